@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Timeout of an inspection: a whole layer may have to be fetched.
 const INSPECTION_LIMIT: Duration = Duration::from_secs(600);
 /// Name of a lookup in the message of its timeout.
-const ANSWER: &str = "the answer of its registry";
+const ANSWER: &str = "the response of its registry";
 /// First pause before a registry is asked again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause, also for a failure that somebody has to fix.
@@ -78,7 +78,7 @@ async fn ask(
         other => {
             let fault = match other {
                 Err(error) => format!("{error}"),
-                Ok(_) => "it is no reference to a registry".to_owned(),
+                Ok(_) => "it is not a reference to a registry".to_owned(),
             };
             let message = format!(
                 "firmware {written} cannot be pinned to a digest: {fault}; set \
@@ -135,7 +135,7 @@ fn unresolved(question: &ResolveFirmware) -> Result<ResolvedFirmware, FirmwareFa
     match question.verify {
         FirmwareVerification::IfConfigured => Ok(ResolvedFirmware::default()),
         FirmwareVerification::Required => Err(FirmwareFailure::untrusted(format!(
-            "firmware {} is in no registry, so nobody can have signed it there, and \
+            "firmware {} is not in a registry, so it cannot have a signature there, but \
              firmwarePolicy.verify is Required",
             question.reference
         ))),
@@ -156,7 +156,7 @@ async fn signer(
             false => Ok(None),
             true => Err(FirmwareFailure::untrusted(format!(
                 "no entry under firmwareTrust in the operator's configuration matches firmware \
-                 {reference}, and firmwarePolicy.verify is Required; add one"
+                 {reference}, but firmwarePolicy.verify is Required; add one"
             ))),
         };
     };
@@ -183,7 +183,7 @@ async fn signer(
     }
     if !signed && required {
         return Err(FirmwareFailure::untrusted(format!(
-            "firmwareTrust entry {} allows firmware {reference} without a signature, and \
+            "firmwareTrust entry {} allows firmware {reference} without a signature, but \
              firmwarePolicy.verify is Required",
             entry.pattern
         )));

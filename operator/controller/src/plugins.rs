@@ -82,7 +82,7 @@ impl Plugins {
         let plugin = loads.ok_or_else(unknown)?.recall(digest).await?;
         tracing::info!(
             plugin = name, %digest,
-            "an earlier digest of the plugin is loaded, to judge what it began"
+            "loaded an earlier digest of the plugin, to judge the attempts that began with it"
         );
         self.keep(&plugin);
         Ok(plugin)

@@ -39,7 +39,7 @@ const ROLLOUTS_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a FlashRollout is planned again while the list of FlashRollouts is missing, and
 /// before an object is planned whose wake-up time has already passed. An object that is due within
 /// this pause counts toward the queue depth.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const REQUEUE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs the loop until the process ends: first as a standby, then as the leader.
 pub async fn run(operator: Arc<Operator>, messages: Messages, world: World, mut watches: Watches) {
@@ -70,9 +70,9 @@ struct Schedule {
 
 impl Schedule {
     /// Queues an object to be planned after a pause.
-    fn look_in(&mut self, subject: impl Into<Subject>, pause: Duration) {
+    fn schedule_after(&mut self, subject: impl Into<Subject>, pause: Duration) {
         let subject = subject.into();
-        if pause <= LOOK_INTERVAL {
+        if pause <= REQUEUE_PAUSE {
             self.waiting.insert(subject.clone());
         }
         let run_at = tokio::time::Instant::now() + pause;
@@ -88,11 +88,13 @@ impl Reconciler {
         let leadership = self.operator.leadership.clone();
         let first = tokio::time::timeout(FIRST_ROUND, leadership.leads());
         if self.take_until(first).await.is_err() {
-            self.watch_afresh(watches).await;
-            tracing::info!("another operator leads, or the Lease is out of reach: standing by");
+            self.restart_watches(watches).await;
+            tracing::info!(
+                "another operator leads, or the Lease cannot be reached: running as a standby"
+            );
             self.take_until(leadership.leads()).await;
         }
-        self.watch_afresh(watches).await;
+        self.restart_watches(watches).await;
         while !Kind::NEEDED.iter().all(|kind| self.listed.contains(kind)) {
             let Some(message) = self.messages.recv().await else { return };
             self.take(message);
@@ -114,7 +116,7 @@ impl Reconciler {
     }
 
     /// Restarts all watches.
-    async fn watch_afresh(&mut self, watches: &mut Watches) {
+    async fn restart_watches(&mut self, watches: &mut Watches) {
         watches.stop().await;
         // A list from before the restart must not count as a new one.
         while let Ok(message) = self.messages.try_recv() {
@@ -141,9 +143,9 @@ impl Reconciler {
         self.world.lock_what_is_stored();
         self.world.rollouts.all_due();
         let jobs: Vec<JobKey> = self.world.jobs.keys().cloned().collect();
-        tracing::info!(jobs = jobs.len(), "caches are filled, work begins");
+        tracing::info!(jobs = jobs.len(), "caches are filled; work begins");
         self.operator.metrics.set_leader(true);
-        self.look_at(jobs.into_iter().map(Subject::Job));
+        self.enqueue(jobs.into_iter().map(Subject::Job));
         let mut due = std::pin::pin!(scheduler(requests));
         loop {
             tokio::select! {
@@ -173,20 +175,20 @@ impl Reconciler {
             self.listed.insert(*kind);
         }
         let subjects = self.world.take(change, whole_seconds(Timestamp::now()));
-        self.look_at(subjects);
+        self.enqueue(subjects);
     }
 
     /// Queues these objects to be planned, and the rollouts that the last changes affect. A
     /// standby queues nothing; it queues all objects when it becomes the leader.
-    fn look_at(&mut self, subjects: impl IntoIterator<Item = Subject>) {
+    fn enqueue(&mut self, subjects: impl IntoIterator<Item = Subject>) {
         if !self.operator.is_planning() {
             return;
         }
         for subject in subjects {
-            self.schedule.look_in(subject, Duration::ZERO);
+            self.schedule.schedule_after(subject, Duration::ZERO);
         }
         for (rollout, pause) in self.world.rollouts.take_due() {
-            self.schedule.look_in(rollout, pause);
+            self.schedule.schedule_after(rollout, pause);
         }
     }
 
@@ -200,14 +202,14 @@ impl Reconciler {
     fn reconcile_rollout(&mut self, key: &RolloutKey) {
         // If the API server lacks their definition, FlashRollouts wait here, and FlashJobs do not.
         if !self.listed.contains(&Kind::Rollout) {
-            return self.schedule.look_in(key.clone(), LOOK_INTERVAL);
+            return self.schedule.schedule_after(key.clone(), REQUEUE_PAUSE);
         }
         let started = Instant::now();
         let world = &mut self.world;
         let Some(cached) = world.rollouts.get(key).cloned() else { return };
         let next_plan = world.rollouts.memory.entry(key.clone()).or_default().next_plan;
         if let Some(pause) = until(next_plan, started) {
-            return self.schedule.look_in(key.clone(), pause);
+            return self.schedule.schedule_after(key.clone(), pause);
         }
         let now = whole_seconds(Timestamp::now());
         let Some(plan) = world.decide_rollout(key, now) else { return };
@@ -232,10 +234,10 @@ impl Reconciler {
         if let Some(status) = status.filter(|_| write_now) {
             tokio::spawn(rollout::report::write(operator.clone(), cached.clone(), status));
         } else if !due.is_zero() {
-            self.schedule.look_in(key.clone(), due);
+            self.schedule.schedule_after(key.clone(), due);
         }
         if let Some(at) = plan.wake_at {
-            self.schedule.look_in(key.clone(), pause_until(at));
+            self.schedule.schedule_after(key.clone(), pause_until(at));
         }
         if let Some(question) = question {
             tokio::spawn(firmware::resolve(operator.clone(), key.clone().into(), question));
@@ -257,7 +259,7 @@ impl Reconciler {
         };
         let started = Instant::now();
         if let Some(pause) = until(memory.next_plan, started) {
-            return self.schedule.look_in(key.clone(), pause);
+            return self.schedule.schedule_after(key.clone(), pause);
         }
         let turn = memory.pace.turn(started);
         let Some(mut observed) = world.observe(key, now) else { return };
@@ -275,7 +277,7 @@ impl Reconciler {
             .collect();
         let firmware = memory.firmware.follow(firmware);
         if memory.forget_failing_steps(&steps) {
-            self.schedule.look_in(key.clone(), SHORTEST_PAUSE);
+            self.schedule.schedule_after(key.clone(), SHORTEST_PAUSE);
         }
         let begin = |step| Some((memory.begin(&step)?, step));
         let steps: Vec<_> = steps.into_iter().filter_map(begin).collect();
@@ -291,16 +293,16 @@ impl Reconciler {
         }
         let begun = memory.begun(results.iter().map(|result| &result.uid));
         let recall_seconds = world.rules.periods.unknown_device_seconds;
-        self.look_at(waiting.into_iter().map(Subject::Job));
+        self.enqueue(waiting.into_iter().map(Subject::Job));
         let operator = &self.operator;
         if let Some(status) = write.filter(|_| write_now) {
             let job = observed.job.clone();
             tokio::spawn(report::write(operator.clone(), job, status, results, begun));
         } else if !due.is_zero() {
-            self.schedule.look_in(key.clone(), due);
+            self.schedule.schedule_after(key.clone(), due);
         }
         if let Some(at) = wake_at {
-            self.schedule.look_in(key.clone(), pause_until(at));
+            self.schedule.schedule_after(key.clone(), pause_until(at));
         }
         if let Some(question) = firmware {
             tokio::spawn(firmware::resolve(operator.clone(), key.clone().into(), question));
@@ -334,6 +336,6 @@ fn was_dropped<S: PartialEq>(dropped: &Option<(String, S)>, version: &str, statu
 
 /// Returns the pause until the wake-up time of a plan, at most [`LONGEST_SLEEP`].
 fn pause_until(at: Timestamp) -> Duration {
-    let pause: Duration = at.duration_since(Timestamp::now()).try_into().unwrap_or(LOOK_INTERVAL);
+    let pause: Duration = at.duration_since(Timestamp::now()).try_into().unwrap_or(REQUEUE_PAUSE);
     pause.min(LONGEST_SLEEP)
 }

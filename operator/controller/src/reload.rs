@@ -41,7 +41,7 @@ pub async fn follow(
             }
             Ok(_) if files_changed => {
                 tracing::info!(
-                    "a key or an authority has changed: every plugin is verified again"
+                    "a key or certificate authority has changed; verifying every plugin again"
                 );
                 loader.again().err().map(|error| Err(error.to_string()))
             }

@@ -48,13 +48,15 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] flashjob_config::ConfigError),
     /// No configuration of a cluster was found.
-    #[error("no cluster: {0}; set KUBECONFIG, or run inside a cluster")]
+    #[error(
+        "no configuration of a cluster was found: {0}; set KUBECONFIG, or run inside a cluster"
+    )]
     Kubeconfig(#[from] kube::config::InferConfigError),
     /// An environment variable names a proxy that cannot be used.
     #[error(transparent)]
     Proxy(#[from] proxy::InvalidProxy),
     /// The client of the API server cannot be created.
-    #[error("cannot make the client for the cluster: {0}")]
+    #[error("cannot create the client for the API server: {0}")]
     Client(#[from] kube::Error),
     /// The plugin host cannot start.
     #[error(transparent)]
@@ -63,16 +65,18 @@ pub enum RunError {
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
     /// Signal handlers cannot be installed.
-    #[error("cannot listen to signals: {0}")]
+    #[error("cannot listen for signals or on the health address: {0}")]
     Signals(#[from] std::io::Error),
     /// The identity of this process is not a valid header value.
-    #[error("POD_NAME or the host's name has characters that no header may have: {0}")]
+    #[error(
+        "POD_NAME or the host name has characters that are not allowed in an HTTP header: {0}"
+    )]
     Identity(#[from] http::header::InvalidHeaderValue),
     /// Another process took the Lease.
     #[error(transparent)]
     LostLease(#[from] LostLease),
     /// The election task panicked or was cancelled.
-    #[error("the election broke: {0}")]
+    #[error("the leader election task failed: {0}")]
     Election(#[from] JoinError),
 }
 
@@ -168,8 +172,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         served = health => served?,
         () = reload => {}
         ended = &mut election => return Ok(ended??),
-        _ = terminated.recv() => tracing::info!("SIGTERM: ending"),
-        _ = interrupted.recv() => tracing::info!("SIGINT: ending"),
+        _ = terminated.recv() => tracing::info!("received SIGTERM; shutting down"),
+        _ = interrupted.recv() => tracing::info!("received SIGINT; shutting down"),
     }
     // Planning has ended. Requests in flight finish, then the Lease is released.
     leadership.fence().refuse_new();

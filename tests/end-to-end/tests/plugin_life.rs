@@ -132,7 +132,7 @@ async fn a_new_leader_uses_the_last_digest_of_the_leader_before_although_its_wat
     testbed.write_config()?;
     testbed.signal_operator(0, Signal::TERM)?;
     testbed.operator_ended(0, LIMIT).await?;
-    says(&testbed, "operator-1", 0, "cannot ask what is recorded of the plugin").await?;
+    says(&testbed, "operator-1", 0, "cannot read the recorded state of the plugin").await?;
     proxy.calm();
     says(&testbed, "operator-1", 0, &second).await?;
     plugin_where(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving"))
@@ -243,9 +243,8 @@ async fn a_device_is_judged_by_the_digest_it_began_with_after_a_restart_with_ano
     .await?;
     let status = ended(&testbed, "slow").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
-    let log = says(&testbed, "operator", restarted, "to judge what it began").await?;
-    let line =
-        log.lines().find(|line| line.contains("to judge what it began")).unwrap_or_default();
+    let log = says(&testbed, "operator", restarted, "to judge the attempts").await?;
+    let line = log.lines().find(|line| line.contains("to judge the attempts")).unwrap_or_default();
     assert!(began.is_some_and(|began| line.contains(&began)), "{line}");
     Ok(())
 }

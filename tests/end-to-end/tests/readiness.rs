@@ -103,7 +103,7 @@ async fn an_operator_that_may_not_read_its_lease_is_never_ready_and_says_which_r
     grant_rights(&testbed.client, "role").await?;
     readyz(&testbed, 200, &["leader"]).await?;
     problem(&testbed, "RightMissing", 0).await?;
-    assert_eq!(said(&testbed, "over: get leases")?, 1);
+    assert_eq!(said(&testbed, "resolved: get leases")?, 1);
     plugin_where(&testbed, "esp32", "it serves", |status| status.digest.is_some()).await?;
     Ok(())
 }
@@ -388,7 +388,7 @@ async fn a_proxy_of_the_environment_serves_the_registries_and_leaves_the_api_ser
     testbed.kill_operator().await?;
     testbed.operator_environment = proxy("proxy.example:port", "");
     let error = testbed.start_operator().await.expect_err("it ends at start");
-    assert!(format!("{error:#}").contains("HTTPS_PROXY names no proxy"), "{error:#}");
+    assert!(format!("{error:#}").contains("HTTPS_PROXY does not name a valid proxy"), "{error:#}");
     Ok(())
 }
 

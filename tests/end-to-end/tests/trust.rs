@@ -125,7 +125,8 @@ async fn a_changed_configuration_is_taken_whole_while_the_operator_runs() -> any
     testbed.write_config()?;
     eventually("the operator says which field is wrong", LIMIT, || async {
         let log = std::fs::read_to_string(testbed.folder().join("operator.log"))?;
-        Ok((log.contains("is not taken") && log.contains("imagee")).then_some(()))
+        Ok((log.contains("changed configuration is refused") && log.contains("imagee"))
+            .then_some(()))
     })
     .await?;
     assert!(refused(&shown(&testbed, "esp32").await?));

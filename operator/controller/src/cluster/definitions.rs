@@ -43,7 +43,7 @@ pub async fn follow(client: Client, reports: Reports) {
             // respond.
             Err(error) => {
                 let error = in_one_line(&error);
-                tracing::debug!(error, "the published schemas cannot be read");
+                tracing::debug!(error, "cannot read the published OpenAPI schemas");
                 false
             }
         };
@@ -74,8 +74,8 @@ fn outdated(
     };
     let rest = format!(
         "is older than this operator: the API server drops or refuses {named}{more}; install the \
-         one of this version with kubectl apply --server-side -f deploy/crds (make install), or \
-         with the chart's CRDs"
+         definition of this version with kubectl apply --server-side -f deploy/crds (make \
+         install), or with the chart's CRDs"
     );
     let object = format!("CustomResourceDefinition {resource}");
     Some(Problem::new(Cause::DefinitionOutdated, object, &rest))

@@ -100,9 +100,10 @@ impl Passwords {
             }
             404 => {
                 let rest = format!(
-                    "does not exist, and {user} needs it for registry {registry}; kubectl -n \
-                     {namespace} create secret docker-registry {name} --docker-server={registry} \
-                     --docker-username=USER --docker-password=PASSWORD"
+                    "does not exist, and {user} needs it for registry {registry}; create it with \
+                     kubectl -n {namespace} create secret docker-registry {name} \
+                     --docker-server={registry} --docker-username=USER \
+                     --docker-password=PASSWORD"
                 );
                 let object = format!("Secret {namespace}/{name}");
                 Some(Problem::new(Cause::SecretMissing, object, &rest))
@@ -121,7 +122,7 @@ pub(crate) enum PasswordError {
     )]
     Read { object: String, registry: String, error: kube::Error },
     #[error(
-        "Secret {object} has no key .dockerconfigjson; make it with kubectl create secret \
+        "Secret {object} has no key .dockerconfigjson; create it with kubectl create secret \
          docker-registry"
     )]
     NoKey { object: String },

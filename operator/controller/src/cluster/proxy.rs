@@ -13,8 +13,8 @@ const VARIABLES: [&str; 6] =
 /// and is not repeated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{variable} names no proxy: {why}; expected http://host:port or https://host:port, or take it \
-     out of the environment"
+    "{variable} does not name a valid proxy: {why}; set it to http://host:port or \
+     https://host:port, or remove it from the environment"
 )]
 pub struct InvalidProxy {
     variable: &'static str,
@@ -75,7 +75,7 @@ mod tests {
     fn a_proxy_that_cannot_be_used_is_told_by_its_variable_and_not_by_its_password() {
         for text in ["http://secret-word@exa mple:80", "socks5://secret-word@a:1080", "http://"] {
             let error = with("https_proxy", text).expect_err(text).to_string();
-            assert!(error.starts_with("https_proxy names no proxy"), "{error}");
+            assert!(error.starts_with("https_proxy does not name a valid proxy"), "{error}");
             assert!(!error.contains("secret-word"), "{error}");
         }
         for text in ["", "http://proxy.example:3128", "proxy.example:3128", "https://u:p@10.0.0.1"]

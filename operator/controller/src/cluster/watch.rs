@@ -209,11 +209,7 @@ fn trim<K: Trim + Resource>(object: Guarded<K>) -> Option<Object> {
         Ok(object) => object.trim(),
         Err(invalid) => {
             let name = invalid.metadata.name.clone().unwrap_or_default();
-            tracing::warn!(
-                name,
-                error = invalid.error,
-                "an object cannot be decoded and is passed over"
-            );
+            tracing::warn!(name, error = invalid.error, "object cannot be decoded");
             K::unreadable(invalid)
         }
     }

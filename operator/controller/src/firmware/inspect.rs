@@ -97,7 +97,7 @@ async fn inspector(
                         settings(&view.name, &view.settings, &written, &view.locked_settings);
                     return Ok(Some(Inspector { plugin, kind, settings }));
                 }
-                None => "it is being exchanged",
+                None => "it is being replaced by another version",
             },
             Err(fault) => fault,
         };
@@ -154,7 +154,8 @@ impl Inspector {
                 return Err(not_ready(format!("plugin {plugin}: {error}")));
             }
             Err(error) => {
-                let message = format!("plugin {plugin} cannot inspect it for {kind}: {error}");
+                let message =
+                    format!("plugin {plugin} cannot inspect it for device type {kind}: {error}");
                 let reason = reason::INSPECTION_FAILED.name;
                 return Err(FirmwareFailure { reason, message, permanent: true });
             }
@@ -198,8 +199,8 @@ fn fault(file: &FirmwareFile, inspection: &Inspection) -> Option<String> {
     inspection.refusal.clone().or_else(|| {
         let own = other?;
         Some(format!(
-            "{name} for device type {device_type} says that it is version {own}, and spec.version \
-             is {version}, which no device would report; correct spec.version, or publish version \
+            "{name} for device type {device_type} contains version {own}, but spec.version is \
+             {version}, which no device would report; correct spec.version, or publish version \
              {version}"
         ))
     })
@@ -247,7 +248,7 @@ mod tests {
         assert_eq!(fault(&file, &said(None, None)), None);
         assert_eq!(fault(&file, &said(Some("2"), None)), None);
         let other = fault(&file, &said(Some("3"), None)).expect("a fault");
-        assert!(other.contains("version 3, and spec.version is 2"), "{other}");
+        assert!(other.contains("version 3, but spec.version is 2"), "{other}");
         let refused = fault(&file, &said(Some("3"), Some("it is cut off")));
         assert_eq!(refused.as_deref(), Some("it is cut off"));
     }

@@ -117,17 +117,19 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
                 operator.tell(Change::NotFound { subject, uid });
             }
         }
-        Step::CreateService(service) => make(operator, job, Refused::Service, *service).await?,
-        Step::CreatePod(pod) => make(operator, job, Refused::Pod, *pod).await?,
+        Step::CreateService(service) => {
+            create_object(operator, job, Refused::Service, *service).await?
+        }
+        Step::CreatePod(pod) => create_object(operator, job, Refused::Pod, *pod).await?,
         Step::DeleteService { name, uid } => {
             let job = job.key.clone();
-            if unmake::<core::Service>(operator, namespace, &name, &uid).await? {
+            if delete_object::<core::Service>(operator, namespace, &name, &uid).await? {
                 operator.tell(Change::ServiceNotFound { job, name, uid });
             }
         }
         Step::DeletePod { name, uid } => {
             let job = job.key.clone();
-            if unmake::<core::Pod>(operator, namespace, &name, &uid).await? {
+            if delete_object::<core::Pod>(operator, namespace, &name, &uid).await? {
                 operator.tell(Change::PodNotFound { job, name, uid });
             }
         }
@@ -264,7 +266,12 @@ where
 }
 
 /// Creates a Service or a Pod of an attempt.
-async fn make<K>(operator: &Operator, job: &Job, kind: Refused, object: K) -> kube::Result<()>
+async fn create_object<K>(
+    operator: &Operator,
+    job: &Job,
+    kind: Refused,
+    object: K,
+) -> kube::Result<()>
 where
     K: NamespacedObject + Readable + Trim + Serialize,
 {
@@ -284,7 +291,7 @@ where
 }
 
 /// Deletes a Service or a Pod of an attempt. Returns true if it is already gone.
-async fn unmake<K: NamespacedObject + Readable + Trim>(
+async fn delete_object<K: NamespacedObject + Readable + Trim>(
     operator: &Operator,
     namespace: &str,
     name: &str,

@@ -40,7 +40,8 @@ pub async fn consult(
                 Err(failure) => {
                     tracing::warn!(
                         %job, plugin, %digest, error = failure.message,
-                        "what an attempt began with cannot judge it any more"
+                        "the plugin digest that the attempt began with is no longer available to \
+                         judge it"
                     );
                     Judged::Gone(failure.message)
                 }

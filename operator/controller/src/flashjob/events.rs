@@ -58,8 +58,8 @@ fn failed(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
         failed[..named].iter().map(|result| of_device(job, result)).collect();
     if transitions.failed_before <= NAMED && transitions.failed_before + failed.len() > NAMED {
         let note = format!(
-            "more than {NAMED} devices failed: status.reasons counts why, and status.failedUUIDs \
-             names them"
+            "more than {NAMED} devices failed: status.reasons counts them by reason, and \
+             status.failedUUIDs lists them"
         );
         events.push(event(EventType::Warning, "MoreDevicesFailed", "Flash", note, None));
     }
@@ -74,7 +74,8 @@ fn retried(transitions: &Transitions<'_>) -> Vec<Event> {
     }
     let of_reason = |(reason, device): (&str, &DeviceStatus)| {
         let head = format!("device {} ({}): ", device.uid, instance_name(device.name.as_deref()));
-        let tail = format!("; attempt {} follows. status.devices has the others", device.attempt);
+        let tail =
+            format!("; attempt {} follows. status.devices lists the others", device.attempt);
         let message = device.message.as_deref().unwrap_or_default();
         event(EventType::Warning, reason, "Retry", between(&head, message, &tail), None)
     };
@@ -116,8 +117,8 @@ fn between(head: &str, message: &str, tail: &str) -> String {
 fn under_way(transition: JobTransition<'_>) -> Option<Event> {
     let (kind, reason, action, note) = match transition {
         JobTransition::Suspended => {
-            let note = "spec.suspend is set: devices in flight finish, no others start".to_owned();
-            (EventType::Normal, "Suspended", "Suspend", note)
+            let note = "spec.suspend is set: devices in flight finish, and no other device starts";
+            (EventType::Normal, "Suspended", "Suspend", note.to_owned())
         }
         JobTransition::Resumed => {
             (EventType::Normal, "Resumed", "Resume", "spec.suspend is no longer set".to_owned())

@@ -94,7 +94,10 @@ async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
     tokio::time::sleep(REQUEST_TIMEOUT).await;
     while let Err(error) = refresh(&operator, &job).await {
         let error = in_one_line(&error);
-        tracing::debug!(job = %job.key, error, "what became of a status write is not clear yet");
+        tracing::debug!(
+            job = %job.key, error,
+            "outcome of a status write is still unknown; retrying"
+        );
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
     operator.tell(Change::Job(job.key.clone(), JobOutcome::WritesSettled(job)));

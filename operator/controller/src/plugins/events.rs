@@ -37,7 +37,7 @@ pub(super) fn between(
             events.push(event(
                 EventType::Warning,
                 reason,
-                &format!("version {version} goes on serving: {}", ready.message),
+                &format!("version {version} continues to serve: {}", ready.message),
             ));
         }
         Some(ready) if ready.reason != "Loading" => {
@@ -67,7 +67,7 @@ fn serves(status: &DevicePluginStatus, image: &Reference) -> Event {
     event(
         EventType::Normal,
         "Serving",
-        &format!("version {version} of {image} serves, digest {digest}"),
+        &format!("serving version {version} of {image}, digest {digest}"),
     )
 }
 

@@ -148,7 +148,7 @@ impl Keeper {
                 tracing::warn!(
                     plugin = self.name(),
                     error,
-                    "the DevicePlugin object cannot be written"
+                    "cannot write the DevicePlugin; retrying"
                 );
                 Some(FIRST_PAUSE)
             }
@@ -256,8 +256,8 @@ impl Keeper {
         match lowest(served, record.last_good_version.as_ref()) {
             Some(lowest) if loaded.info().version < *lowest => {
                 let message = format!(
-                    "version {} is lower than {lowest}, which served well last; set \
-                     allowDowngrade: true if that is meant",
+                    "version {} is lower than {lowest}, the last good version; set \
+                     allowDowngrade: true if the downgrade is intended",
                     loaded.info().version
                 );
                 let refused = LoadFailure::new(Stage::Start, "DowngradeRefused", message);

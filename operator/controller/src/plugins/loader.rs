@@ -151,8 +151,9 @@ impl Loader {
 fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineError> {
     Host::new(HostSettings {
         cache: arguments.cache.clone(),
-        compiler: std::env::current_exe()
-            .map_err(|error| EngineError::Start(format!("this program's own file: {error}")))?,
+        compiler: std::env::current_exe().map_err(|error| {
+            EngineError::Start(format!("path of the program's own executable: {error}"))
+        })?,
         limits: config.limits,
         registries: config.registries.clone(),
         trust: config.trust.clone(),

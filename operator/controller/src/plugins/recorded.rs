@@ -112,8 +112,8 @@ impl Records {
                     tracing::warn!(
                         plugin = name,
                         error,
-                        "cannot ask what is recorded of the plugin; it is loaded once that is \
-                         known"
+                        "cannot read the recorded state of the plugin; retrying before it is \
+                         loaded"
                     )
                 }
             }
@@ -129,8 +129,7 @@ impl Records {
         if !listed {
             tracing::warn!(
                 plugin = name,
-                "DevicePlugins cannot be listed; the plugin is loaded as if nothing were known of \
-                 it"
+                "DevicePlugins cannot be listed; loading the plugin without its recorded state"
             );
         }
         self.now(name)

@@ -128,9 +128,10 @@ async fn take(
 fn not_owned(name: &str, owner: &str, operator: &Operator) -> Problem {
     let namespace = &operator.installation.namespace;
     let rest = format!(
-        "it belongs to the installation in namespace {owner} and is left alone, so that the \
-         plugin serves here without being shown; give this installation (namespace {namespace}) a \
-         --watch-namespace, or if the other one is gone, kubectl delete deviceplugin {name}"
+        "it belongs to the installation in namespace {owner} and is not changed: the plugin \
+         serves here, but its status is not shown; set --watch-namespace of this installation \
+         (namespace {namespace}), or, if the other installation no longer exists, run kubectl \
+         delete deviceplugin {name}"
     );
     Problem::new(Cause::DevicePluginNotOwned, format!("DevicePlugin {name}"), &rest)
 }
@@ -198,17 +199,17 @@ fn conditions(seen: &PluginState) -> Vec<(&'static str, bool, &'static str, Stri
         (Some(_), None) => ("Ready", true, "Serving", String::new()),
         (Some(_), Some(failure)) => ("Ready", true, "ServingLastGood", failure.message.clone()),
         (None, Some(failure)) => ("Ready", false, failure.reason, failure.message.clone()),
-        (None, None) => ("Ready", false, "Loading", "it is being loaded".to_owned()),
+        (None, None) => ("Ready", false, "Loading", "the plugin is being loaded".to_owned()),
     });
     let kept: Vec<String> = standing
         .kept
         .iter()
-        .map(|(kind, other)| format!("{kind} is kept by plugin {other}"))
+        .map(|(kind, other)| format!("device type {kind} is already served by plugin {other}"))
         .collect();
     conditions.push(match kept.as_slice() {
         [] => ("TypeConflict", false, "NoConflict", String::new()),
         kept => {
-            let advice = "name each type under deviceTypes of the plugin that is to serve it";
+            let advice = "list each type under deviceTypes of the plugin that is to serve it";
             ("TypeConflict", true, "KeptByAnother", format!("{}; {advice}", kept.join(", ")))
         }
     });
@@ -247,7 +248,7 @@ pub(super) async fn remove_stale(operator: &Operator, names: Vec<String>) {
             tracing::warn!(
                 plugin,
                 error,
-                "a DevicePlugin that is no longer configured cannot be removed"
+                "cannot delete the DevicePlugin of a plugin that is no longer configured"
             );
         }
     }
@@ -355,7 +356,9 @@ mod tests {
             ("TypeConflict=True KeptByAnother", vec!["*".to_owned()])
         );
         assert!(
-            status.conditions[3].message.starts_with("esp32 is kept by plugin first; "),
+            status.conditions[3]
+                .message
+                .starts_with("device type esp32 is already served by plugin first; "),
             "{}",
             status.conditions[3].message
         );

@@ -40,7 +40,7 @@ pub async fn serve(
         if leadership.is_alive(Instant::now()) {
             (StatusCode::OK, "ok")
         } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "the election is stuck")
+            (StatusCode::SERVICE_UNAVAILABLE, "the leader election is stuck")
         }
     };
     let counting = operator.clone();
@@ -61,7 +61,7 @@ pub async fn serve(
 async fn metrics_text(operator: &Operator) -> Result<String, (StatusCode, String)> {
     let counted = operator
         .ask(|world| (Fleet::of(world.jobs.values().map(|job| &**job)), world.plugins.clone()));
-    let ends = || (StatusCode::SERVICE_UNAVAILABLE, "the operator is ending".to_owned());
+    let ends = || (StatusCode::SERVICE_UNAVAILABLE, "the operator is shutting down".to_owned());
     let (fleet, plugins) = counted.await.ok_or_else(ends)?;
     let text = operator.metrics.text(fleet, &plugins);
     text.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))

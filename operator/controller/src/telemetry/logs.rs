@@ -33,7 +33,7 @@ pub fn start() -> Option<Traces> {
     };
     tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).init();
     if let Some(error) = error {
-        tracing::warn!(%error, "there will be no traces");
+        tracing::warn!(%error, "traces are disabled");
     }
     traces
 }

@@ -181,12 +181,12 @@ impl Metrics {
         );
         registry.register(
             "configuration_refused",
-            "1 while the configuration file is refused and the one before is in force, else 0",
+            "1 while the configuration file is refused and the previous one is in force, else 0",
             self.configuration_refused.clone(),
         );
         registry.register(
             "configuration_loaded_timestamp_seconds",
-            "When a configuration was taken last, in seconds since 1970",
+            "When a configuration was last accepted, in seconds since 1970",
             self.configuration_loaded.clone(),
         );
         registry.register(
@@ -224,7 +224,7 @@ impl Metrics {
             "Devices that got their result, by end and reason",
             self.results.clone(),
         );
-        registry.register("attempts_started", "Attempts begun", self.attempts_started.clone());
+        registry.register("attempts_started", "Attempts started", self.attempts_started.clone());
         registry.register(
             "attempts_failed",
             "Attempts that failed and are retried, by reason",
@@ -242,7 +242,7 @@ impl Metrics {
         );
         registry.register(
             "devices_in_flight",
-            "Devices with an attempt begun and no outcome yet",
+            "Devices with an attempt that has started and has no outcome yet",
             self.in_flight.clone(),
         );
         registry.register(
@@ -282,7 +282,7 @@ impl Metrics {
         let registry = self.registry.sub_registry_with_prefix("flashjob");
         registry.register(
             "plugin_ready",
-            "1 where the plugin can be asked, else 0",
+            "1 if the plugin can be called, else 0",
             self.plugin_ready.clone(),
         );
         registry.register(
@@ -292,12 +292,12 @@ impl Metrics {
         );
         registry.register(
             "plugin_verifications",
-            "Plugins checked for whether they may be run, by result",
+            "Checks whether fetched plugins may be run, by result",
             self.plugin_verifications.clone(),
         );
         registry.register(
             "plugin_calls",
-            "Questions to plugins, by call and result",
+            "Calls of plugins, by call and result",
             self.plugin_calls.clone(),
         );
         registry.register(

@@ -21,7 +21,7 @@ pub struct Traces(SdkTracerProvider);
 
 /// Reason for which there are no traces.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot send traces as the variables OTEL_EXPORTER_OTLP_* ask for: {0}")]
+#[error("cannot send traces as configured by the variables OTEL_EXPORTER_OTLP_*: {0}")]
 pub struct TracesError(#[from] opentelemetry_otlp::ExporterBuildError);
 
 type Spans = Box<dyn Layer<Registry> + Send + Sync>;

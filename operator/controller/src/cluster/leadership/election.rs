@@ -29,16 +29,16 @@ pub const LEASE: &str = "flashjob-operator";
 /// Interval at which the holder renews the Lease.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval at which a standby reads the Lease, and a holder retries a failed renewal.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of one request about the Lease.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for requests in flight when the process ends.
-const REST_LIMIT: Duration = Duration::from_secs(11);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(11);
 
 /// Loss of the Lease to another process. All state of this process about the cluster may be stale.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the Lease {LEASE} is held by {holder} now: this operator ends, to start afresh as a standby"
+    "the Lease {LEASE} is now held by {holder}: this operator exits, to be restarted as a standby"
 )]
 pub struct LostLease {
     /// Holder of the Lease.
@@ -86,7 +86,7 @@ pub struct Election {
     leadership: Arc<Leadership>,
     installation: Installation,
     reports: Reports,
-    sight: LeaseObserver,
+    observer: LeaseObserver,
 }
 
 impl Election {
@@ -108,7 +108,7 @@ impl Election {
             leadership,
             installation: installation.clone(),
             reports,
-            sight: LeaseObserver::default(),
+            observer: LeaseObserver::default(),
         }
     }
 
@@ -126,7 +126,7 @@ impl Election {
                     let taken = self.take().await;
                     self.note(taken.as_ref().err());
                     held = taken.unwrap_or_default();
-                    if held.is_some() { RENEW_INTERVAL } else { LOOK_INTERVAL }
+                    if held.is_some() { RENEW_INTERVAL } else { RETRY_INTERVAL }
                 }
                 Some(lease) => {
                     let Renewed { lease, pause, error } = self.renew(lease).await?;
@@ -141,7 +141,7 @@ impl Election {
             }
         }
         if let Some(lease) = held {
-            self.give_back(lease).await;
+            self.release(lease).await;
         }
         Ok(())
     }
@@ -155,12 +155,12 @@ impl Election {
     /// Acquires the Lease if it is free. Returns None if another process holds it.
     async fn take(&mut self) -> Result<Option<Lease>, LeaseError> {
         let found = limited("get", self.leases.get_opt(LEASE)).await?;
-        if !self.sight.is_free(found.as_ref(), &self.identity, self.duration, Instant::now()) {
+        if !self.observer.is_free(found.as_ref(), &self.identity, self.duration, Instant::now()) {
             return Ok(None);
         }
         match self.write(taken(found.unwrap_or_default(), &self.identity, self.duration)).await {
             Ok(lease) => {
-                tracing::info!(identity = self.identity, "the Lease is taken");
+                tracing::info!(identity = self.identity, "the Lease was acquired");
                 self.leadership.lead();
                 Ok(Some(lease))
             }
@@ -173,7 +173,7 @@ impl Election {
     /// Renews the Lease. If it expired meanwhile, it is not lost as long as no other process wrote
     /// it: the fence was closed, and opens again.
     async fn renew(&self, lease: Lease) -> Result<Renewed, LostLease> {
-        let failed = |lease, error| Renewed { lease, pause: LOOK_INTERVAL, error: Some(error) };
+        let failed = |lease, error| Renewed { lease, pause: RETRY_INTERVAL, error: Some(error) };
         match self.write(renewed(lease.clone())).await {
             Ok(lease) => return Ok(Renewed { lease, pause: RENEW_INTERVAL, error: None }),
             Err(error) if matches!(error.code(), Some(404 | 409)) => {}
@@ -190,9 +190,9 @@ impl Election {
                 Err(LostLease { holder: holder(&found).unwrap_or("nobody").to_owned() })
             }
             Ok(None) => {
-                tracing::warn!("the Lease was deleted and is made anew");
+                tracing::warn!("the Lease was deleted; creating it again");
                 match self.write(taken(Lease::default(), &self.identity, self.duration)).await {
-                    Ok(lease) => Ok(Renewed { lease, pause: LOOK_INTERVAL, error: None }),
+                    Ok(lease) => Ok(Renewed { lease, pause: RETRY_INTERVAL, error: None }),
                     Err(error) => Ok(failed(lease, error)),
                 }
             }
@@ -202,12 +202,12 @@ impl Election {
 
     /// Releases the Lease for the next leader. If a request of this process may still take effect,
     /// the Lease is left to expire.
-    async fn give_back(&self, lease: Lease) {
+    async fn release(&self, lease: Lease) {
         let fence = self.leadership.fence();
         fence.refuse_new();
-        if tokio::time::timeout(REST_LIMIT, fence.rest()).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, fence.rest()).await.is_err() {
             tracing::warn!(
-                "requests are still under way: the Lease is not given back, and runs out by itself"
+                "requests are still in flight: the Lease is not released, and expires by itself"
             );
             return;
         }
@@ -216,10 +216,10 @@ impl Election {
         match limited("update", self.leases.replace(LEASE, &PostParams::default(), &resource))
             .await
         {
-            Ok(_) => tracing::info!("the Lease is given back"),
+            Ok(_) => tracing::info!("the Lease was released"),
             Err(error) => {
                 let error = error.problem(&self.installation).message;
-                tracing::warn!(error, "the Lease cannot be given back, and runs out by itself")
+                tracing::warn!(error, "the Lease cannot be released, and expires by itself")
             }
         }
     }
@@ -379,9 +379,9 @@ mod tests {
 
     #[test]
     fn the_lease_of_another_is_waited_out_from_its_last_change_and_for_the_time_that_it_names() {
-        let (mut sight, begin) = (LeaseObserver::default(), Instant::now());
+        let (mut observer, begin) = (LeaseObserver::default(), Instant::now());
         let mut free = |version: &str, now| {
-            sight.is_free(Some(&lease(Some("other"), version, 20)), "me", DURATION, now)
+            observer.is_free(Some(&lease(Some("other"), version, 20)), "me", DURATION, now)
         };
         assert!(!free("1", begin));
         assert!(!free("1", begin + 19 * SECOND));
@@ -392,10 +392,10 @@ mod tests {
 
     #[test]
     fn a_lease_that_is_deleted_under_its_holder_is_waited_out_too() {
-        let (mut sight, begin) = (LeaseObserver::default(), Instant::now());
-        assert!(!sight.is_free(Some(&lease(Some("other"), "1", 15)), "me", DURATION, begin));
-        assert!(!sight.is_free(None, "me", DURATION, begin + 14 * SECOND));
-        assert!(sight.is_free(None, "me", DURATION, begin + 15 * SECOND));
+        let (mut observer, begin) = (LeaseObserver::default(), Instant::now());
+        assert!(!observer.is_free(Some(&lease(Some("other"), "1", 15)), "me", DURATION, begin));
+        assert!(!observer.is_free(None, "me", DURATION, begin + 14 * SECOND));
+        assert!(observer.is_free(None, "me", DURATION, begin + 15 * SECOND));
     }
 
     #[test]

@@ -38,22 +38,28 @@ const REST_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FenceError {
     /// This process is a standby, or a leader that could not renew.
-    #[error("the request was held back: this operator does not hold its Lease for long enough")]
+    #[error(
+        "the request was stopped: this operator does not hold the Lease, or the Lease expires too \
+         soon"
+    )]
     NotHeld,
     /// The process ends.
-    #[error("the request was held back: this operator is ending")]
+    #[error("the request was not sent: this operator is shutting down")]
     Ending,
     /// A mutating request timed out. It may have taken effect; the caller has to find out.
     #[error(
-        "the API server did not answer a changing request within {} s",
+        "the API server did not answer a write request within {} s",
         ANSWER_LIMIT.as_secs()
     )]
     NoAnswer,
     /// A read timed out; the caller retries.
-    #[error("the API server did not begin to answer a read within {} s", READ_LIMIT.as_secs())]
+    #[error(
+        "the API server did not begin to answer a read request within {} s",
+        READ_LIMIT.as_secs()
+    )]
     NoAnswerToRead,
     /// This part of the address cannot carry the timeout.
-    #[error("the request was held back: its address {0} cannot carry a timeout")]
+    #[error("the request was not sent: cannot add a timeout to the {0} of its URL")]
     Address(&'static str),
 }
 
@@ -160,7 +166,7 @@ impl Fence {
 
     /// Returns the instant of the next check of a request that began at `began`, if nothing
     /// happens before.
-    fn look_again(&self, began: Instant) -> Instant {
+    fn next_check(&self, began: Instant) -> Instant {
         let limit = began + ANSWER_LIMIT;
         match self.gate().open {
             Open::Until(end) => end.min(limit),
@@ -245,7 +251,7 @@ async fn guarded<A, E: Into<BoxError>>(
 ) -> Result<A, BoxError> {
     let fence = in_flight.fence.clone();
     let mut request = std::pin::pin!(request);
-    let mut alarm = std::pin::pin!(tokio::time::sleep_until(fence.look_again(began).into()));
+    let mut alarm = std::pin::pin!(tokio::time::sleep_until(fence.next_check(began).into()));
     let outcome = poll_fn(|context| {
         loop {
             let now = Instant::now();
@@ -260,7 +266,7 @@ async fn guarded<A, E: Into<BoxError>>(
                 return Poll::Ready(Err(FenceError::NoAnswer.into()));
             }
             // Either the Lease was renewed meanwhile, or the next iteration finds that it was not.
-            alarm.as_mut().reset(fence.look_again(began).into());
+            alarm.as_mut().reset(fence.next_check(began).into());
         }
     });
     let outcome: Result<A, BoxError> = outcome.await;

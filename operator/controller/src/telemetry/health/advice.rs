@@ -17,8 +17,8 @@ const CONFIG_MAP: &str = "flashjob-operator-config";
 pub fn missing(path: &Path, installation: &Installation) -> Problem {
     let command = command(installation);
     let rest = format!(
-        "there is no configuration file, so that no plugin is loaded and no device flashed; write \
-         one (deploy/samples/operator-config.yaml is an example), then {command}"
+        "there is no configuration file, so no plugin is loaded and no device is flashed; write \
+         one (deploy/samples/operator-config.yaml is an example), then run {command}"
     );
     Problem::new(Cause::ConfigurationMissing, path.display().to_string(), &rest)
 }
@@ -27,7 +27,7 @@ pub fn missing(path: &Path, installation: &Installation) -> Problem {
 #[must_use]
 pub fn refused(error: &str, path: &Path) -> Problem {
     let rest = format!(
-        "the changed configuration is not taken, and the one before stays in force: {error}"
+        "the changed configuration is refused, and the previous one stays in force: {error}"
     );
     Problem::new(Cause::ConfigurationRefused, path.display().to_string(), &rest)
 }
@@ -39,8 +39,8 @@ pub fn of(config: &OperatorConfig, path: &Path, installation: &Installation) -> 
     if config.plugins.is_empty() {
         let command = command(installation);
         let rest = format!(
-            "the configuration names no plugin, so that no device is flashed; add the plugins of \
-             your devices under plugins, then {command}"
+            "the configuration names no plugin, so no device is flashed; add the plugins of your \
+             devices under plugins, then run {command}"
         );
         return Some(Problem::new(Cause::PluginsMissing, file, &rest));
     }
@@ -53,7 +53,7 @@ pub fn of(config: &OperatorConfig, path: &Path, installation: &Installation) -> 
     let names = untrusted.join(", ");
     (!untrusted.is_empty()).then(|| {
         let rest = format!(
-            "no entry under trust matches the image of {names}, so that it is not run; add one \
+            "no entry under trust matches the image of {names}, so it is not run; add one \
              with match and cosign.publicKeyFiles, or with allowUnsigned: true"
         );
         Problem::new(Cause::TrustMissing, file, &rest)

@@ -10,7 +10,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use tokio::sync::{mpsc, watch};
 
 use super::problem::{Problem, ProblemSource};
-use super::record::{Readiness, Record, Report, Utterance};
+use super::record::{Announcement, Readiness, Record, Report};
 use crate::cluster::answer::in_one_line;
 use crate::telemetry::metrics::Metrics;
 
@@ -104,7 +104,7 @@ impl Keeper {
             let changed = *shown != readiness;
             match (&*shown, &readiness) {
                 (Readiness::Ready, Readiness::NotReady(why)) => {
-                    tracing::warn!(why, "not ready any more")
+                    tracing::warn!(why, "no longer ready")
                 }
                 (Readiness::NotReady(_), Readiness::Ready) => tracing::info!("ready"),
                 _ => {}
@@ -114,19 +114,19 @@ impl Keeper {
         });
     }
 
-    fn say(&self, utterances: Vec<Utterance>) {
-        for utterance in utterances {
-            match utterance {
-                Utterance::Holds { problem, lasted, event } => {
+    fn say(&self, announcements: Vec<Announcement>) {
+        for announcement in announcements {
+            match announcement {
+                Announcement::Holds { problem, lasted, event } => {
                     let (cause, seconds) = (problem.cause.name(), lasted.as_secs());
                     tracing::warn!(cause, seconds, "{}", problem.message);
                     if event {
                         self.tell(&problem);
                     }
                 }
-                Utterance::Over { problem, lasted } => {
+                Announcement::Over { problem, lasted } => {
                     let (cause, seconds) = (problem.cause.name(), lasted.as_secs());
-                    tracing::info!(cause, seconds, "over: {}", problem.object);
+                    tracing::info!(cause, seconds, "resolved: {}", problem.object);
                 }
             }
         }

@@ -188,8 +188,9 @@ impl Request<'_> {
             kube::Error::Api(status) => status.code,
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
                 let rest = format!(
-                    "the answer to {verb} cannot be decoded: {words}; see whether a proxy stands \
-                     before the API server, and whether the definition is of this version"
+                    "the answer to {verb} cannot be decoded: {words}; check whether there is \
+                     a proxy in front of the API server, and whether the \
+                     CustomResourceDefinition has the same version as the operator"
                 );
                 return Problem::new(Cause::AnswerInvalid, resource.to_string(), &rest);
             }
@@ -254,7 +255,7 @@ impl Request<'_> {
                 "install it with kubectl apply --server-side -f deploy/crds (make install), or \
                  with the chart's CRDs"
             }
-            "akri.sh" => "install Akri (https://docs.akri.sh), which brings it",
+            "akri.sh" => "install Akri (https://docs.akri.sh), which includes it",
             "coordination.k8s.io" => {
                 let name = &installation.namespace;
                 return Problem::new(
@@ -281,8 +282,8 @@ impl Request<'_> {
 
 fn not_authenticated(words: &str) -> Problem {
     let rest = format!(
-        "does not accept the operator's credentials: {words}; see to the token of its \
-         ServiceAccount, or to its kubeconfig"
+        "does not accept the operator's credentials: {words}; check the token of its \
+         ServiceAccount, or its kubeconfig"
     );
     Problem::new(Cause::NotAuthenticated, "API server", &rest)
 }
@@ -291,8 +292,8 @@ fn not_authenticated(words: &str) -> Problem {
 #[must_use]
 pub fn unreachable(words: &str) -> Problem {
     let rest = format!(
-        "does not answer: {words}; see whether it runs, and whether the network and its policies \
-         let the operator reach it"
+        "does not answer: {words}; check whether it is running, and whether the network and its \
+         policies let the operator reach it"
     );
     Problem::new(Cause::ApiServerUnreachable, "API server", &rest)
 }
@@ -325,7 +326,8 @@ pub fn of_watch(
         watcher::Error::NoResourceVersion => Some(Problem::new(
             Cause::AnswerInvalid,
             resource.to_string(),
-            "a list has no resourceVersion; see whether a proxy stands before the API server",
+            "a list has no resourceVersion; check whether there is a proxy in front of the API \
+             server",
         )),
     }
 }

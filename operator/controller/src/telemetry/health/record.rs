@@ -11,7 +11,7 @@ use super::problem::{Cause, Problem, ProblemSource};
 const SAY_AFTER: Duration = Duration::from_secs(2);
 /// Time before a blocking problem makes an event: events are for problems that need somebody to
 /// act.
-const TELL_AFTER: Duration = Duration::from_secs(5);
+const EVENT_AFTER: Duration = Duration::from_secs(5);
 
 /// Pauses between two announcements of one problem; each is twice the previous one.
 struct Pauses {
@@ -43,7 +43,7 @@ pub enum Report {
 
 /// Announcement of a problem or of its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Utterance {
+pub enum Announcement {
     /// A problem exists.
     Holds {
         /// The problem.
@@ -82,7 +82,7 @@ struct Lasting {
     since: Instant,
     next: Instant,
     pause: Duration,
-    said: bool,
+    announced: bool,
 }
 
 /// Identity of a problem.
@@ -113,7 +113,7 @@ impl Record {
     }
 
     /// Applies a report, and returns the announcements of problems that are over.
-    pub fn take(&mut self, report: Report, now: Instant) -> Vec<Utterance> {
+    pub fn take(&mut self, report: Report, now: Instant) -> Vec<Announcement> {
         match report {
             Report::State(source, Ok(())) => {
                 self.awaited.remove(&source);
@@ -144,7 +144,7 @@ impl Record {
     }
 
     /// Updates the problems from the parts that fail.
-    fn settle(&mut self, now: Instant) -> Vec<Utterance> {
+    fn settle(&mut self, now: Instant) -> Vec<Announcement> {
         let mut current: BTreeMap<Key, (Problem, bool)> = BTreeMap::new();
         for (source, Failing { problem, .. }) in &self.failing {
             let key = (problem.cause, problem.object.clone());
@@ -164,27 +164,27 @@ impl Record {
                 since: now,
                 next: now + wait,
                 pause,
-                said: false,
+                announced: false,
             };
             self.lasting.entry(key).or_insert(begins).problem = problem;
         }
-        let over = over.into_values().filter(|lasting| lasting.said).map(|lasting| {
-            Utterance::Over { lasted: now - lasting.since, problem: lasting.problem }
+        let over = over.into_values().filter(|lasting| lasting.announced).map(|lasting| {
+            Announcement::Over { lasted: now - lasting.since, problem: lasting.problem }
         });
         over.collect()
     }
 
     /// Returns the announcements that are due, and counts them as made.
-    pub fn due(&mut self, now: Instant) -> Vec<Utterance> {
+    pub fn due(&mut self, now: Instant) -> Vec<Announcement> {
         let due = self.lasting.values_mut().filter(|lasting| lasting.next <= now);
         let said = due.map(|lasting| {
             let longest = if lasting.blocks { BLOCKING.longest } else { ADVISORY.longest };
             let lasted = now - lasting.since;
             lasting.next = now + lasting.pause;
             lasting.pause = (lasting.pause * 2).min(longest);
-            lasting.said = true;
-            let event = !lasting.blocks || lasted >= TELL_AFTER;
-            Utterance::Holds { problem: lasting.problem.clone(), lasted, event }
+            lasting.announced = true;
+            let event = !lasting.blocks || lasted >= EVENT_AFTER;
+            Announcement::Holds { problem: lasting.problem.clone(), lasted, event }
         });
         said.collect()
     }
@@ -240,7 +240,7 @@ impl Record {
     pub fn causes(&self) -> BTreeSet<Cause> {
         self.lasting
             .values()
-            .filter(|lasting| lasting.said)
+            .filter(|lasting| lasting.announced)
             .map(|lasting| lasting.problem.cause)
             .collect()
     }
@@ -333,7 +333,7 @@ mod tests {
         assert!(
             matches!(
                 over.as_slice(),
-                [Utterance::Over { lasted, .. }] if *lasted == 1200 * SECOND
+                [Announcement::Over { lasted, .. }] if *lasted == 1200 * SECOND
             ),
             "{over:?}"
         );
@@ -369,7 +369,7 @@ mod tests {
         let (mut record, begin) = ready();
         record.take(fails(ProblemSource::Configuration, Cause::PluginsMissing), begin);
         let due = record.due(begin);
-        assert!(matches!(due.as_slice(), [Utterance::Holds { event: true, .. }]), "{due:?}");
+        assert!(matches!(due.as_slice(), [Announcement::Holds { event: true, .. }]), "{due:?}");
         assert_eq!(record.causes(), BTreeSet::from([Cause::PluginsMissing]));
         assert_eq!(record.readiness(begin + 100 * LIMIT), Readiness::Ready);
         assert_eq!(said(&mut record, begin, 8000), [60, 180, 420, 900, 1860, 3660, 5460, 7260]);
@@ -379,8 +379,8 @@ mod tests {
     fn a_failure_that_blocks_makes_an_event_once_it_has_lasted_five_seconds() {
         let (mut record, begin) = ready();
         record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin);
-        let event = |said: Vec<Utterance>| {
-            said.iter().any(|said| matches!(said, Utterance::Holds { event: true, .. }))
+        let event = |said: Vec<Announcement>| {
+            said.iter().any(|said| matches!(said, Announcement::Holds { event: true, .. }))
         };
         assert!(!event(record.due(begin + 2 * SECOND)));
         assert!(!event(record.due(begin + 3 * SECOND)));

@@ -37,7 +37,7 @@ impl Collector for Process {
         )?;
         gauge(&mut encoder, "process_resident_memory_bytes", "Resident memory", resident_bytes())?;
         gauge(&mut encoder, "process_open_fds", "Open file descriptors", open_files())?;
-        gauge(&mut encoder, "process_max_fds", "File descriptors that may be open", most_files())?;
+        gauge(&mut encoder, "process_max_fds", "Limit of open file descriptors", most_files())?;
         if let Some(seconds) = cpu_seconds() {
             let counter = ConstCounter::new(seconds);
             let metric = encoder.encode_descriptor(
