@@ -1,6 +1,7 @@
 //! Assembles the operator and runs it until a signal ends it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,8 +66,19 @@ pub enum RunError {
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
     /// Signal handlers cannot be installed.
-    #[error("cannot listen for signals or on the health address: {0}")]
+    #[error("cannot install signal handlers: {0}")]
     Signals(#[from] std::io::Error),
+    /// The health address is in use, or not an address of this machine.
+    #[error(
+        "cannot serve health and metrics on {address}: {source}; free it, or change \
+         --health-address"
+    )]
+    Health {
+        /// Configured address.
+        address: SocketAddr,
+        /// Cause.
+        source: std::io::Error,
+    },
     /// The identity of this process is not a valid header value.
     #[error(
         "POD_NAME or the host name has characters that are not allowed in an HTTP header: {0}"
@@ -169,7 +181,10 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     };
     tokio::select! {
         () = reconcile::run(operator.clone(), messages, world, watches) => {}
-        served = health => served?,
+        served = health => {
+            let address = arguments.health_address;
+            served.map_err(|source| RunError::Health { address, source })?
+        }
         () = reload => {}
         ended = &mut election => return Ok(ended??),
         _ = terminated.recv() => tracing::info!("received SIGTERM; shutting down"),
