@@ -41,8 +41,8 @@ reasons! {
     UNKNOWN_DEVICE = "UnknownDevice", Failed,
         "No Akri Instance had this uid for 120 s.",
         "Compare spec.uuid with `kubectl get instances.akri.sh -o \
-         custom-columns=NAME:.metadata.name,UID:.metadata.uid`; Akri gives a device that was away \
-         a new uid.";
+         custom-columns=NAME:.metadata.name,UID:.metadata.uid`; Akri assigns a new uid to a \
+         device that was absent.";
     DEVICE_UNREACHABLE = "DeviceUnreachable", Waits,
         "The Instance names no node and no endpoint; after 120 s the device fails as \
          UnknownDevice.",
@@ -54,44 +54,44 @@ reasons! {
         "The device already reports the version, and skipIfCurrent is set.",
         "Nothing.";
     DEVICE_TYPE_MISMATCH = "DeviceTypeMismatch", Failed,
-        "The device's type or application type is not the one that the job guards for.",
-        "Take the uid out of the job, or correct spec.device or spec.applicationType.";
+        "The device's type or application type is not the one that the job requires.",
+        "Remove the uid from the job, or correct spec.device or spec.applicationType.";
     DEVICE_NOT_ALLOWED = "DeviceNotAllowed", Failed,
         "The device belongs to a namespace that this FlashJob may not flash, or spec.hostEndpoint \
-         may lead to such a device.",
-        "Create the FlashJob in the Instance's namespace, or widen instances.namespaces in the \
-         operator's configuration. In spec.hostEndpoint write the device's address plainly, as \
-         10.0.0.7:80; for host names see instances.hostNames.";
+         may point to such a device.",
+        "Create the FlashJob in the Instance's namespace, or extend instances.namespaces in the \
+         operator's configuration. In spec.hostEndpoint, write the device's IP address, such as \
+         10.0.0.7:80; for host names, see instances.hostNames.";
     NO_PLUGIN_FOR_DEVICE = "NoPluginForDevice", Failed,
         "No configured plugin serves this device type.",
         "Add a plugin for the type to the operator's configuration; `kubectl get deviceplugins` \
          shows what is loaded.";
     RESOLVING_FIRMWARE = "ResolvingFirmware", Waits,
-        "spec.firmwarePolicy is set, and the firmware's registry is being asked.",
+        "spec.firmwarePolicy is set, and the firmware's registry is being queried.",
         "Nothing.";
     FIRMWARE_UNAVAILABLE = "FirmwareUnavailable", Waits,
         "The registry does not answer, does not have the firmware, or denies the operator access \
-         to it. It is asked again at least once a minute.",
-        "Nothing while the registry is away; else publish the firmware, or check the registry's \
-         credentials in the operator's configuration.";
+         to it. It is queried again at least once a minute.",
+        "Nothing while the registry is unavailable; otherwise publish the firmware, or check the \
+         registry's credentials in the operator's configuration.";
     FIRMWARE_UNTRUSTED = "FirmwareUntrusted", Waits,
-        "The firmware lacks a signature that firmwareTrust accepts. It is looked for again at \
-         least once a minute.",
+        "The firmware lacks a signature that firmwareTrust accepts. It is checked again at least \
+         once a minute.",
         "Sign the firmware, or correct firmwareTrust in the operator's configuration.";
     FIRMWARE_MISMATCH = "FirmwareMismatch", Waits,
-        "The firmware itself says another version or chip than the spec. It is looked at again at \
+        "The firmware declares a different version or chip than the spec. It is checked again at \
          least once a minute.",
         "Correct spec.version or spec.firmware, or publish firmware for the device type that the \
          message names.";
     INSPECTION_FAILED = "InspectionFailed", Waits,
-        "A plugin could not inspect the firmware. It is asked again at least once a minute.",
-        "The message is the plugin's own; correct spec.settings, or mend the plugin.";
+        "A plugin could not inspect the firmware. It is called again at least once a minute.",
+        "The message is the plugin's own; correct spec.settings, or fix the plugin.";
     INVALID_REFERENCE = "InvalidReference", Waits,
-        "The firmware is no reference that can be resolved to a digest.",
+        "The firmware is not a reference that can be resolved to a digest.",
         "Give an OCI reference, or set firmwarePolicy.pin to None.";
     MISSING_PLATFORM = "MissingPlatform", Failed,
-        "The firmware has nothing for the device's type.",
-        "Publish firmware for this type too and set a new runID, or take the uid out of the job.";
+        "The firmware does not support the device's type.",
+        "Publish firmware for this type too and set a new runID, or remove the uid from the job.";
     PLUGIN_NOT_READY = "PluginNotReady", Waits,
         "The plugin for this device type, or the one that inspects the firmware for it, is \
          configured but cannot be used at the moment.",
@@ -104,11 +104,11 @@ reasons! {
         "The plugin refuses the settings.",
         "Correct spec.settings.<plugin> at the paths that the message names.";
     GRANT_DENIED = "GrantDenied", Failed,
-        "The plugin asks for something that the operator's configuration does not grant it for \
-         this image, the job's podOverrides for something that podPolicy does not allow, or the \
-         image is no reference of one.",
+        "The plugin requests something that the operator's configuration does not grant it for \
+         this image, the job's podOverrides request something that podPolicy does not allow, or \
+         the image reference is invalid.",
         "The message names the field: extend grants of the plugin or podPolicy in the operator's \
-         configuration, use an image that the grant names, or take the field out.";
+         configuration, use an image that the grant names, or remove the field.";
     DEVICE_BUSY = "DeviceBusy", Waits,
         "Another job or another uid is flashing this device.",
         "Nothing; the device follows when the other is done.";
@@ -118,39 +118,40 @@ reasons! {
         "Nothing; the device follows when one of them is done. Or raise groupBudget.maxInFlight.";
     WAITING_FOR_ADDRESS = "WaitingForAddress", Waits,
         "The device's Service has no external address yet.",
-        "Nothing where the device's message names addresses that failed attempts keep for a \
-         while; else check the load balancer and the size of its pool, or lower spec.parallelism.";
+        "Nothing if the device's message names addresses that failed attempts keep for a while; \
+         otherwise check the load balancer and the size of its pool, or lower spec.parallelism.";
     WAITING_FOR_QUOTA = "WaitingForQuota", Waits,
         "A quota of the namespace leaves no room for this device's Service or Pod; other flash \
          Services or Pods use it, and the device follows when one of them is gone.",
         "Nothing; or raise the ResourceQuota that the message names, or lower spec.parallelism.";
     REQUEST_FAILING = "RequestFailing", Waits,
-        "The API server does not carry out the operator's request to make this device's Service \
-         or Pod: a right is missing, a webhook fails, or the server is in trouble.",
-        "The message is the API server's own; compare the operator's rights with deploy/rbac, and \
-         look at the cluster's admission webhooks.";
+        "The API server does not carry out the operator's request to create this device's Service \
+         or Pod: a permission is missing, a webhook fails, or the server has a problem.",
+        "The message is the API server's own; compare the operator's permissions with \
+         deploy/rbac, and check the cluster's admission webhooks.";
     ADDRESS_TIMEOUT = "AddressTimeout", Attempt,
-        "No address came within addressTimeoutSeconds though no other flash Service held one.",
+        "No address was assigned within addressTimeoutSeconds, although no other flash Service \
+         held one.",
         "Check the load balancer: `kubectl describe service`.";
     POD_FAILED = "PodFailed", Attempt,
         "The flash container ended without success.",
-        "The message is the container's own; `kubectl logs` while the Pod is there.";
+        "The message is the container's own; `kubectl logs` shows more while the Pod exists.";
     FLASH_TIMEOUT = "FlashTimeout", Attempt,
         "The attempt took longer than deviceTimeoutSeconds.",
         "Check that the device reaches the external address; raise deviceTimeoutSeconds.";
     POD_LOST = "PodLost", Attempt,
-        "The Pod vanished before its end was seen. The device completes as soon as it reports the \
-         new version; else it stays locked until the Pod's deadline has passed.",
+        "The Pod vanished before its outcome was observed. The device completes as soon as it \
+         reports the new version; otherwise it stays locked until the Pod's deadline has passed.",
         "Find out who removes Pods, or which node was lost.";
     IMAGE_UNAVAILABLE = "ImageUnavailable", Attempt,
-        "The image of the flash container, or of a container that something else put into its \
+        "The image of the flash container, or of a container that something else added to its \
          Pod, could not be pulled for 120 s.",
         "Check the image reference, and podOverrides.imagePullSecrets; the message is the \
          kubelet's own.";
     CONTAINER_NOT_STARTED = "ContainerNotStarted", Attempt,
-        "The node cannot make or start the flash container: 120 s long, or until \
-         deviceTimeoutSeconds. Where waiting cannot change it, as with an image that runs as \
-         root, the device fails at once.",
+        "The node could not create or start the flash container for 120 s, or until \
+         deviceTimeoutSeconds. If waiting cannot help, as with an image that runs as root, the \
+         device fails immediately.",
         "The message is the kubelet's own. An image that names no user other than root needs one \
          in its Dockerfile (USER 65532), or the plugin's runAsRoot and its grant; `kubectl \
          describe pod` shows the events.";
@@ -159,38 +160,39 @@ reasons! {
         "`kubectl describe pod` names the Secret, ConfigMap or claim that is missing; create it \
          in the FlashJob's namespace.";
     INIT_CONTAINER_FAILED = "InitContainerFailed", Attempt,
-        "A container that has to end before the flash container failed; no device was touched.",
-        "The message has its name, exit code and words. The operator makes none: see who adds it, \
-         for example a service mesh.";
+        "An init container, which must end before the flash container starts, failed; the device \
+         was not changed.",
+        "The message has its name, exit code and output. The operator creates no init containers: \
+         find out what adds it, for example a service mesh.";
     DISRUPTED = "Disrupted", Waits,
-        "The cluster ended the Pod or its node did not take it: eviction, preemption, shutdown, \
-         no room. The device is tried again, and the attempt does not count.",
+        "The cluster stopped the Pod, or its node rejected it: eviction, preemption, shutdown, or \
+         lack of resources. The device is tried again, and the attempt does not count.",
         "Nothing; avoid draining nodes while devices are being flashed.";
     DISRUPTED_TOO_OFTEN = "DisruptedTooOften", Attempt,
-        "The cluster ended this device's Pods more than 10 times in this run; from then on it \
-         counts.",
-        "See why the cluster ends them: the message is its own, and `kubectl get events` tells \
-         more.";
+        "The cluster stopped this device's Pods more than 10 times in this run; further \
+         disruptions count as failed attempts.",
+        "Find out why the cluster stops them: the message is its own, and `kubectl get events` \
+         shows more.";
     UNSCHEDULABLE = "Unschedulable", Attempt,
-        "No node took the Pod for 120 s.",
+        "The Pod could not be scheduled on any node for 120 s.",
         "`kubectl describe pod` says why; check podOverrides and the cluster's capacity.";
     DEVICE_NOT_ATTACHED = "DeviceNotAttached", Waits,
-        "The node could not attach the device to the Pod, as its last use was not released yet; \
-         the attempt does not count.",
-        "Nothing; if it stays, `kubectl describe node` shows who holds the device.";
+        "The node could not attach the device to the Pod, because its previous use was not \
+         released yet; the attempt does not count.",
+        "Nothing; if this persists, `kubectl describe node` shows what holds the device.";
     PLUGIN_FAILED = "PluginFailed", Attempt,
-        "The plugin broke or ran over a limit while it was asked.",
-        "The message names the limit; `kubectl describe deviceplugin`, and tell the plugin's \
-         author.";
+        "The plugin crashed or exceeded a limit during a call.",
+        "The message names the limit; see `kubectl describe deviceplugin`, and inform the \
+         plugin's author.";
     POD_REFUSED = "PodRefused", Failed,
         "The API server refuses the Pod: it is invalid, or a policy, Pod Security or a LimitRange \
-         forbids it. Where its service account or priority class is missing, or nothing of ours \
-         uses the quota, only the attempt has failed.",
+         forbids it. If its service account or priority class is missing, or nothing of the \
+         operator uses the quota, only the attempt fails.",
         "The message is the API server's own. Adapt the policy, the job's podOverrides, or pods \
          in the operator's configuration.";
     SERVICE_REFUSED = "ServiceRefused", Failed,
-        "The API server refuses the Service: it is invalid, or a policy forbids it. Where nothing \
-         of ours uses the quota, only the attempt has failed.",
+        "The API server refuses the Service: it is invalid, or a policy forbids it. If nothing of \
+         the operator uses the quota, only the attempt fails.",
         "The message is the API server's own. Adapt the policy, or services in the operator's \
          configuration.";
     GAVE_UP = "GaveUp", Failed,
@@ -199,10 +201,10 @@ reasons! {
     VERSION_NOT_REPORTED = "VersionNotReported", Attempt,
         "The device did not report the new version in time, or went back to another before \
          verify.stableSeconds had passed.",
-        "Check the device's log, and that spec.version is what this firmware reports. Where it \
-         went back, the new firmware did not confirm itself to its boot loader.";
+        "Check the device's log, and that spec.version is what this firmware reports. If it went \
+         back, the new firmware did not confirm itself to its boot loader.";
     VERSION_UNPROVABLE = "VersionUnprovable", Failed,
-        "verify.mode is Required, but the device reported this version already before.",
+        "verify.mode is Required, but the device already reported this version.",
         "Use verify.mode BestEffort, or skipIfCurrent.";
     JOB_STOPPED = "JobStopped", Skipped,
         "More devices failed than maxFailedDevices allows.",

@@ -292,9 +292,9 @@ impl World {
 
     /// Sets the locks of a job from its plan. Returns true if a lock was released.
     pub fn set_holds(&mut self, job: &JobKey, mut holds: Vec<(Identity, String)>) -> bool {
-        let in_making =
-            self.memory.get(job).into_iter().flat_map(|memory| memory.in_making.values());
-        let identities = in_making.flat_map(|pod| {
+        let pods_in_creation =
+            self.memory.get(job).into_iter().flat_map(|memory| memory.pods_in_creation.values());
+        let identities = pods_in_creation.flat_map(|pod| {
             pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))
         });
         holds.extend(identities);

@@ -33,7 +33,7 @@ pub enum CallError {
     AnswerRejected(String),
     /// The plugin failed several times in a row and is paused.
     #[error(
-        "the plugin broke several times in a row and is not asked for another {} s",
+        "the plugin failed several times in a row and is not called for another {} s",
         left.as_secs()
     )]
     Unavailable {

@@ -14,8 +14,8 @@ pub struct DeviceType(String);
 /// Error for text that is not a device type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a device type; expected 1 to 63 letters, digits and dots, with dashes, \
-     underscores and blanks between them as you like"
+    "{0:?} is not a device type; expected 1 to 63 letters, digits and dots, optionally separated \
+     by dashes, underscores or spaces"
 )]
 pub struct InvalidDeviceType(String);
 

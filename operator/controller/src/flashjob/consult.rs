@@ -137,7 +137,7 @@ fn send_built(
 fn pause(operator: &Operator, job: &JobKey, plugin: &str, left: Duration) -> Duration {
     tracing::warn!(
         %job, plugin, seconds = left.as_secs(),
-        "the plugin broke several times in a row and is not asked for a while"
+        "the plugin failed several times in a row and is not called for a while"
     );
     let until = whole_seconds(Timestamp::now()).checked_add(left).unwrap_or(Timestamp::MAX);
     let outcome = JobOutcome::OutOfService(plugin.to_owned(), until);

@@ -65,16 +65,15 @@ impl Grants {
         if !self.cover(&flash.image) {
             let pattern = repository(&flash.image).unwrap_or_default();
             return Err(Denied(format!(
-                "plugin {plugin} asks for {first}, but its grants do not name image {}; \
-                 \"{pattern}\" under grants.images of the plugin in the operator's configuration \
-                 would",
+                "plugin {plugin} requests {first}, but its grants do not cover image {}; add \
+                 \"{pattern}\" to grants.images of the plugin in the operator's configuration",
                 flash.image
             )));
         }
         match wishes.iter().find(|(_, granted)| !granted) {
             Some((wish, _)) => Err(Denied(format!(
-                "plugin {plugin} asks for {wish}, which the operator's configuration does not \
-                 grant it"
+                "plugin {plugin} requests {wish}, which the operator's configuration does not \
+                 grant"
             ))),
             None => Ok(()),
         }

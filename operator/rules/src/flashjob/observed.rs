@@ -42,7 +42,7 @@ pub struct Observed {
     /// result, and no other uid of the spec is the same device.
     pub devices: Vec<Option<Sighting>>,
     /// True if a device that has no result appears as two Instances.
-    pub twins: bool,
+    pub has_duplicates: bool,
     /// The job's Pods, and those that vanished before their outcome was stored; sorted by name.
     pub pods: Vec<Arc<Pod>>,
     /// The job's Services, sorted by name.
@@ -73,7 +73,7 @@ pub struct Observed {
     /// has a `firmwarePolicy` and an entry matches.
     pub firmware_trust: Option<String>,
     /// Pods whose creation is in flight and which may already exist: the slot of each, by name.
-    pub making: HashMap<String, Option<String>>,
+    pub pods_in_creation: HashMap<String, Option<String>>,
     /// Pods whose attempts are withdrawn by a status write in flight: they are not created until
     /// it is known whether the write succeeded.
     pub withdrawn: Arc<HashSet<String>>,
@@ -88,7 +88,7 @@ pub struct Observed {
     /// API server's error message.
     pub failing_steps: Arc<BTreeMap<String, String>>,
     /// True if the stored message may mention steps that kept failing.
-    pub has_told_failing: bool,
+    pub has_reported_failing_steps: bool,
     /// Devices of other jobs in flight, by group of this job's groupBudget.
     pub in_flight_of_others: HashMap<String, usize>,
     /// True if evictions of the job's Pods are denied, as far as this process knows.

@@ -57,7 +57,7 @@ pub fn plan(observed: &Observed) -> Plan {
     if !job.has_finalizer {
         return Plan {
             steps: vec![Step::AddFinalizer],
-            status: summary::held_up(observed, "not begun"),
+            status: summary::held_up(observed, "not started"),
             holds: holds(observed),
             ..Plan::default()
         };
@@ -75,7 +75,7 @@ pub fn plan(observed: &Observed) -> Plan {
     let mut draft = Draft::new(observed, spec);
     draft.follow_attempts();
     draft.take_over();
-    draft.work_off_the_queue();
+    draft.process_queue();
     draft.clean();
     draft.protect();
     draft.finish()

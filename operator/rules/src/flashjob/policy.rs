@@ -212,7 +212,7 @@ impl PodPolicy {
 
     /// Returns true if even a Pod that tolerates every taint is kept off control plane nodes.
     #[must_use]
-    pub(crate) fn shuns_control_plane(&self) -> bool {
+    pub(crate) fn excludes_control_plane(&self) -> bool {
         let allowed = |key: &&str| {
             self.tolerations.as_ref().is_some_and(|patterns| {
                 patterns.iter().any(|pattern| pattern.0 != "*" && pattern.matches(key))
@@ -319,8 +319,9 @@ impl Policy {
                     return invalid(
                         format!("{field}.{key}"),
                         &format!(
-                            "{value:?} is no label's value; expected at most 63 letters, digits, \
-                             dashes, underscores and dots, with a letter or digit at both ends"
+                            "{value:?} is not a valid label value; expected at most 63 letters, \
+                             digits, dashes, underscores and dots, with a letter or digit at both \
+                             ends"
                         ),
                     );
                 }
@@ -340,8 +341,8 @@ impl Policy {
             if name.starts_with(AKRI_RESOURCES) {
                 return invalid(
                     format!("pods.resources.{name}"),
-                    "a device that Akri found is given to the Pod of that device alone; take it \
-                     out",
+                    "a device found by Akri is assigned only to the Pod that flashes it; remove \
+                     this entry",
                 );
             }
         }
@@ -349,8 +350,8 @@ impl Policy {
             if pattern.0.starts_with(AKRI_RESOURCES) {
                 return invalid(
                     format!("podPolicy.resources[{index}]"),
-                    "devices that Akri found are never given to a FlashJob's choice: \
-                     grants.attachDevice of a plugin gives each Pod its own",
+                    "a FlashJob cannot choose devices found by Akri: grants.attachDevice of a \
+                     plugin gives each Pod its own; remove this entry",
                 );
             }
         }
@@ -369,14 +370,14 @@ impl Policy {
 
 fn check_key(field: &str, key: &str) -> Result<(), InvalidField> {
     if is_own(key) {
-        let message = "the operator itself writes this key; choose another";
+        let message = "this key is reserved for the operator; choose another";
         return invalid(format!("{field}.{key}"), message);
     }
     let (prefix, name) =
         key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let is_prefix = |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(is_dns_label);
     if name.is_empty() || !is_label_value(name) || !prefix.is_none_or(is_prefix) {
-        let message = "is no key of a label or annotation; expected name or domain/name";
+        let message = "is not a valid label or annotation key; expected name or domain/name";
         return invalid(format!("{field}.{key}"), message);
     }
     Ok(())
@@ -446,7 +447,9 @@ pub(super) mod tests {
         assert!(policy.allows_resource("memory") && !policy.allows_resource("nvidia.com/gpu"));
         assert!(!policy.allows_resource("akri.sh/a-1") && !policy.allows_label("team"));
         assert!(policy.allows_toleration(Some("edge")) && policy.allows_toleration(None));
-        assert!(!policy.allows_toleration(Some(CONTROL_PLANE[0])) && policy.shuns_control_plane());
+        assert!(
+            !policy.allows_toleration(Some(CONTROL_PLANE[0])) && policy.excludes_control_plane()
+        );
         assert!(policy.allows_node_label("site") && !policy.allows_node_label(CONTROL_PLANE[1]));
     }
 
@@ -459,7 +462,9 @@ pub(super) mod tests {
         assert!(policy.allows_label("team") && !policy.allows_label("app"));
         assert!(policy.allows_toleration(Some("edge")) && !policy.allows_toleration(Some("gpu")));
         assert!(!policy.allows_toleration(None));
-        assert!(policy.allows_toleration(Some(CONTROL_PLANE[0])) && !policy.shuns_control_plane());
+        assert!(
+            policy.allows_toleration(Some(CONTROL_PLANE[0])) && !policy.excludes_control_plane()
+        );
         assert!(policy.allows_node_label("example.com/site") && !policy.allows_node_label("site"));
     }
 }

@@ -51,7 +51,7 @@ impl Hold {
     pub fn taken(name: &str) -> Self {
         Self::paused(
             rollout_reason::NAME_TAKEN.name,
-            format!("FlashJob {name} exists and is not this rollout's; delete it"),
+            format!("FlashJob {name} exists and does not belong to this rollout; delete it"),
         )
     }
 }
@@ -59,7 +59,7 @@ impl Hold {
 /// No window opens within the search limit: a person has to correct the schedule.
 fn no_window() -> Hold {
     let waiting_for = "a change of spec.windows or spec.blackouts".to_owned();
-    let message = "no device starts: no window opens any more; correct spec.windows or \
+    let message = "no device starts: no further window opens; correct spec.windows or \
                    spec.blackouts";
     let hold = Hold::waits(rollout_reason::NO_WINDOW.name, waiting_for);
     Hold { message: message.to_owned(), stalled: true, ..hold }
@@ -72,7 +72,7 @@ fn behind(older: &str, device: &str, awaits_person: Option<&str>) -> Hold {
         Some(awaited) => (
             rollout_reason::OLDER_ROLLOUT_BLOCKED,
             format!("FlashRollout {older}, which waits for {awaited}"),
-            format!("; it waits for {awaited}: let it go on, or end it with its spec.abort"),
+            format!("; it waits for {awaited}; unblock it, or end it with its spec.abort"),
         ),
     };
     let mut hold = Hold::waits(reason.name, waiting_for);

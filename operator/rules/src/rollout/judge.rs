@@ -34,8 +34,8 @@ pub(super) struct Fault {
     pub may_abort: bool,
 }
 
-const GO_ON: &str = "set a new spec.retry to try the failed devices again, raise maxFailed, or \
-                     set spec.abort";
+const GO_ON: &str = "set a new spec.retry to retry the failed devices, raise maxFailed, or set \
+                     spec.abort";
 
 impl Draft<'_> {
     /// Judges all batches up to the one in progress.
@@ -99,8 +99,8 @@ impl Draft<'_> {
         let name = &self.batches[batch].name;
         let (reason, message) = if failed - regressed <= allowed {
             let message = format!(
-                "batch {name}: {} went back to another version after completion; maxFailed \
-                 allows {allowed}; {GO_ON}",
+                "batch {name}: {} reported another version after completion; maxFailed allows \
+                 {allowed}; {GO_ON}",
                 counted(regressed, "device")
             );
             (rollout_reason::REGRESSED.name, message)
@@ -136,9 +136,9 @@ impl Draft<'_> {
         }
         let name = &self.batches[batch].name;
         let message = format!(
-            "batch {name} ended and none of its devices completed, so it proves nothing; set a \
-             new spec.retry to try them again or, where none can be, to go on without this proof; \
-             or set spec.abort"
+            "batch {name} ended, but none of its devices completed, so it proves nothing; set a \
+             new spec.retry to retry them or, if none can be retried, to continue without this \
+             proof; or set spec.abort"
         );
         Some(Fault {
             batch,
@@ -160,8 +160,9 @@ impl Draft<'_> {
         }
         let name = &self.batches[batch].name;
         let message = format!(
-            "batch {name}: {completed} of {all} devices completed; successThreshold asks for \
-             {least}%; set a new spec.retry to try the others again, lower it, or set spec.abort"
+            "batch {name}: {completed} of {all} devices completed; successThreshold requires \
+             {least}%; set a new spec.retry to retry the others, lower successThreshold, or set \
+             spec.abort"
         );
         Some(Fault {
             batch,

@@ -37,12 +37,12 @@ impl Planned {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanFault {
     /// No device is selected.
-    #[error("the selector matches no device; it is compared again when devices appear")]
+    #[error("the selector matches no device; it is evaluated again when devices appear")]
     NoDevices,
     /// More than [`MOST_DEVICES`].
     #[error(
-        "the selector leaves {0} devices; a run has at most 10000: split the fleet over several \
-         FlashRollouts"
+        "the selector matches {0} devices; a run can have at most 10000: split the fleet into \
+         several FlashRollouts"
     )]
     TooManyDevices(usize),
     /// The selector of an explicit batch matches no device.

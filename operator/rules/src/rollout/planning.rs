@@ -102,7 +102,7 @@ fn resolve(
         FirmwareState::Resolved(resolved) => resolved,
         FirmwareState::NotAsked | FirmwareState::Asking => {
             plan.question = Some(question);
-            let message = format!("asking for the firmware {}", spec.firmware);
+            let message = format!("looking up firmware {}", spec.firmware);
             return Err(Words::planning(
                 rollout_reason::RESOLVING_FIRMWARE.name,
                 REGISTRY,
@@ -123,7 +123,8 @@ fn resolve(
     let missing = missing_platforms(&planned.device_types, &resolved.platforms);
     if !missing.is_empty() {
         let message = format!(
-            "firmware {} has nothing for device type {}; publish it, or exclude these devices",
+            "firmware {} does not support device type {}; publish firmware for it, or exclude \
+             these devices",
             spec.firmware,
             missing.join(", ")
         );

@@ -73,9 +73,9 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
         let words = Words {
             phase: RolloutPhase::Planning,
             reason: Some(rollout_reason::SUPERSEDED.name.to_owned()),
-            waiting_for: Some(format!("devices in flight of run {run}")),
+            waiting_for: Some(format!("devices of run {run} that are in flight")),
             message: format!(
-                "the spec asks for another run; devices in flight of run {run} finish first"
+                "the spec requests a new run; devices of run {run} that are in flight finish first"
             ),
             stalled: false,
         };

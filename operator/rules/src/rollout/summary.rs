@@ -20,11 +20,11 @@ use crate::count::counted;
 /// Returns the numbers of devices that were left out, as part of a sentence.
 pub(super) fn left_out(left_out: &LeftOut) -> String {
     let parts = [
-        (left_out.current, "report the version already"),
+        (left_out.current, "already report the version"),
         (left_out.newer, "report a higher version"),
         (left_out.too_old, "report a version below minVersion"),
         (left_out.duplicates, "are duplicates"),
-        (left_out.unknown_comparison, "were planned without a comparison of versions"),
+        (left_out.unknown_comparison, "were planned without comparing versions"),
     ];
     let parts = parts.iter().filter(|(count, _)| *count > 0);
     let parts: Vec<String> = parts.map(|(count, text)| format!("{count} {text}")).collect();
@@ -311,7 +311,7 @@ pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     let rollout = snapshot.rollout;
     let mut status = rollout.status.clone();
     let held = match rollout.is_held {
-        true => "; as spec.suspend or spec.abort is true, no device starts",
+        true => "; no device starts, because spec.suspend or spec.abort is true",
         false => "",
     };
     let message = format!("this FlashRollout is invalid: {fault}{held}");

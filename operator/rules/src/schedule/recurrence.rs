@@ -55,7 +55,7 @@ impl Recurrence {
         if !DURATION_SECONDS.contains(&spec.duration_seconds) {
             let (least, most) = (DURATION_SECONDS.start(), DURATION_SECONDS.end());
             let given = spec.duration_seconds;
-            let message = format!("{given} is not within {least} and {most} (31 days)");
+            let message = format!("{given} is not between {least} and {most} (31 days)");
             return Err(("durationSeconds", format!("{message}; write 14400 for four hours")));
         }
         let zone = read_zone(spec.time_zone).map_err(|message| ("timeZone", message))?;
@@ -157,7 +157,7 @@ fn reject_misread(index: usize, field: &str) -> Result<(), String> {
     // croner reads a lone `L` as a day of the week that does not exist.
     if name == "day of week" && parts.any(|part| part == "L") {
         return Err(format!(
-            "{name} {field:?}: L follows a day, such as SUN#L for the last Sunday"
+            "{name} {field:?}: L must follow a day, such as SUN#L for the last Sunday"
         ));
     }
     let mut words = field.split(|letter: char| !letter.is_alphabetic());

@@ -138,7 +138,7 @@ impl Devices {
 
     /// Returns true if another Instance represents the same device.
     #[must_use]
-    pub fn has_twin(&self, instance: &Instance) -> bool {
+    pub fn has_duplicate(&self, instance: &Instance) -> bool {
         self.identities
             .find(&instance.identity, |other| other.identity == instance.identity)
             .nth(1)

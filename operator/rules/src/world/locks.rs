@@ -82,12 +82,12 @@ impl Locks {
     /// Returns true if any identity of an Instance is locked. `text` is a buffer to reuse, because
     /// this is called for every waiting device.
     #[must_use]
-    pub fn touch(&self, instance: &Instance, text: &mut String) -> bool {
-        let touch = |identity: &str| {
+    pub fn is_locked(&self, instance: &Instance, text: &mut String) -> bool {
+        let is_held = |identity: &str| {
             self.held.contains_key(identity) || self.by_pod.contains_key(identity)
         };
         Identity::write_instance(text, &instance.namespace, &instance.name);
-        touch(text) || touch(instance.identity.borrow())
+        is_held(text) || is_held(instance.identity.borrow())
     }
 
     /// Holder of the device, other than this job and uid.

@@ -47,7 +47,7 @@ pub struct Memory {
     /// Answers of plugins about devices and Pods that are still open.
     pub answers: Arc<Answers>,
     /// Pods whose creation is in flight, by key of the step.
-    pub in_making: HashMap<String, InMaking>,
+    pub pods_in_creation: HashMap<String, PodInCreation>,
     /// Keys of the questions that a plugin is answering.
     pub asked: HashSet<String>,
     /// Question to the registry about the firmware.
@@ -74,7 +74,7 @@ pub struct Memory {
     /// Other steps that keep failing, by key: a sentence that names the step and the error.
     pub failing_steps: Arc<BTreeMap<String, String>>,
     /// True if a snapshot had steps that keep failing: the stored message may mention them.
-    pub has_told_failing: bool,
+    pub has_reported_failing_steps: bool,
     failures: HashMap<String, u32>,
     refused: Arc<HashMap<String, Refusal>>,
 }
@@ -294,7 +294,7 @@ impl Memory {
             return None;
         }
         if let Step::CreatePod(pod) = step {
-            self.in_making.insert(key.clone(), InMaking::of(pod));
+            self.pods_in_creation.insert(key.clone(), PodInCreation::of(pod));
         }
         if let Step::DeleteService { uid, .. } = step {
             self.leaving_services.insert(uid.clone(), None);
@@ -373,7 +373,7 @@ impl Memory {
 
     /// Notes that a step is over, and its outcome known.
     pub fn end(&mut self, step: &str) {
-        self.in_making.remove(step);
+        self.pods_in_creation.remove(step);
         self.busy.remove(step);
     }
 }
@@ -381,7 +381,7 @@ impl Memory {
 /// A Pod whose creation is in flight: its slot is taken and its device locked, whatever later
 /// plans decide about the device.
 #[derive(Debug)]
-pub struct InMaking {
+pub struct PodInCreation {
     /// Its name.
     pub name: String,
     /// Slot, by which its Service selects it.
@@ -392,7 +392,7 @@ pub struct InMaking {
     pub device: String,
 }
 
-impl InMaking {
+impl PodInCreation {
     fn of(pod: &core::Pod) -> Self {
         let label = |name: &str| pod.labels().get(name).cloned();
         let identities = pod

@@ -38,7 +38,7 @@ impl World {
         memory.mark_leaving(&mut services);
         let mut devices = vec![None; job.uids().len()];
         let mut holders = HashMap::new();
-        let mut twins = false;
+        let mut has_duplicates = false;
         if let Ok(spec) = &job.spec {
             let again = !job.same_run();
             let mut text = String::new();
@@ -52,13 +52,13 @@ impl World {
                     sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
                 if let Sighting::Seen(instance) = &sighting {
                     let overriding = spec.host_endpoint.as_deref();
-                    if overriding.is_some() || self.locks.touch(instance, &mut text) {
+                    if overriding.is_some() || self.locks.is_locked(instance, &mut text) {
                         let held = instance.identities(overriding).into_iter();
                         holders.extend(held.filter_map(|identity| {
                             self.locks.holder(&identity, key, uid).map(|holder| (identity, holder))
                         }));
                     }
-                    twins |= self.devices.has_twin(instance);
+                    has_duplicates |= self.devices.has_duplicate(instance);
                 }
                 devices[place] = Some(sighting);
             }
@@ -72,14 +72,14 @@ impl World {
                 );
             }
             // With duplicates, the other uid of a device may already have its result.
-            for (place, uid) in spec.uuid.iter().enumerate().filter(|_| twins) {
+            for (place, uid) in spec.uuid.iter().enumerate().filter(|_| has_duplicates) {
                 devices[place].get_or_insert_with(|| {
                     sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now)
                 });
             }
         }
         memory.note(&job, &pods, &services, &devices, now);
-        memory.has_told_failing |= !memory.failing_steps.is_empty();
+        memory.has_reported_failing_steps |= !memory.failing_steps.is_empty();
         if memory.waits_for_quota() {
             let here = |job: &JobKey| job.namespace == key.namespace;
             let uses_pods = |pods: &BTreeMap<String, Arc<Pod>>| {
@@ -111,7 +111,7 @@ impl World {
         Some(Observed {
             now,
             devices,
-            twins,
+            has_duplicates,
             idle_services: memory.idle_services.clone(),
             stuck_pods: memory.stuck_pods.clone(),
             stages: memory.stages.clone(),
@@ -123,8 +123,8 @@ impl World {
             answers: memory.answers.clone(),
             firmware: memory.firmware.clone(),
             firmware_trust,
-            making: memory
-                .in_making
+            pods_in_creation: memory
+                .pods_in_creation
                 .values()
                 .map(|pod| (pod.name.clone(), pod.slot.clone()))
                 .collect(),
@@ -133,7 +133,7 @@ impl World {
             refusals: memory.refusals(now),
             failing: memory.failing.clone(),
             failing_steps: memory.failing_steps.clone(),
-            has_told_failing: memory.has_told_failing,
+            has_reported_failing_steps: memory.has_reported_failing_steps,
             in_flight_of_others,
             is_protected: memory.is_protected,
             periods: self.rules.periods,

@@ -397,7 +397,7 @@ mod tests {
         status.waiting_for = Some(awaited.to_owned());
         assert!(rollout.is_blocked() && line(&rollout).contains(awaited), "{}", line(&rollout));
         let text = details(&rollout, frame(0));
-        assert!(text.contains("To do: Let the FlashRollout that"), "{text}");
+        assert!(text.contains("To do: Unblock the FlashRollout that"), "{text}");
         assert!(!text.contains("To do: Nothing"), "{text}");
     }
 

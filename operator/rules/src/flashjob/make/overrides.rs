@@ -144,7 +144,7 @@ pub(super) fn affinity(attempt: &Attempt<'_>, policy: &PodPolicy) -> Option<core
         .iter()
         .flatten()
         .any(|toleration| toleration.key.as_deref().unwrap_or_default().is_empty());
-    let shunned = (everywhere && policy.shuns_control_plane()).then(|| {
+    let shunned = (everywhere && policy.excludes_control_plane()).then(|| {
         let absent = |key: &str| core::NodeSelectorRequirement {
             key: key.to_owned(),
             operator: "DoesNotExist".to_owned(),

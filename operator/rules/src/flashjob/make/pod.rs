@@ -88,14 +88,14 @@ pub fn check(attempt: &Attempt<'_>, policy: &Policy) -> Result<(), Denied> {
     let image = &attempt.flash.image;
     if !is_image(image) {
         return Err(Denied(format!(
-            "the flash container's image {image:?} is no reference of an image; expected \
+            "the flash container's image {image:?} is not a valid image reference; expected \
              host/path:tag or host/path@sha256:…"
         )));
     }
     attempt.grants.check(attempt.plugin, attempt.flash)?;
     if attempt.flash.ports.is_empty() && uses_address(attempt.flash) {
         return Err(Denied(format!(
-            "plugin {} wants the external address but names no port",
+            "plugin {} requires the external address but names no port",
             attempt.plugin
         )));
     }

@@ -88,23 +88,26 @@ impl Endpoint {
         let parts = Parts::of(&lower);
         let expected = "expected host:port, with an address such as 10.0.0.7 or [fd00::7]";
         if parts.user {
-            return Err(format!("it names a user; {expected}"));
+            return Err(format!("it contains a user name; {expected}"));
         }
         if !matches!(parts.path, "" | "/") {
             return Err(format!("it has a path; {expected}"));
         }
         let odd = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '%';
         if lower.contains(odd) {
-            return Err(format!("it has characters that programs read differently; {expected}"));
+            return Err(format!(
+                "it contains characters that programs interpret differently; {expected}"
+            ));
         }
         let endpoint = Self::read(text).filter(|endpoint| endpoint.port > 0);
-        let endpoint = endpoint.ok_or_else(|| format!("it is no endpoint; {expected}"))?;
+        let endpoint =
+            endpoint.ok_or_else(|| format!("it is not a valid endpoint; {expected}"))?;
         let name = match &endpoint.host {
             Host::Ipv4(_)
                 if parts.host.parse::<Ipv4Addr>().is_err() && !parts.host.contains(':') =>
             {
                 return Err(format!(
-                    "programs read {} as the address {}; write that",
+                    "programs interpret {} as the address {}; write that address",
                     parts.host, endpoint.host
                 ));
             }
@@ -120,8 +123,8 @@ impl Endpoint {
             return Ok(endpoint);
         }
         Err(format!(
-            "the host name {name} may lead to any device; write its address, or have \
-             instances.hostNames of the operator's configuration name it"
+            "the host name {name} may resolve to any device; write the device's IP address, or \
+             add the name to instances.hostNames in the operator's configuration"
         ))
     }
 

@@ -24,7 +24,7 @@ impl Draft<'_> {
         let since = record.holds_since().unwrap_or_else(|| self.now());
         // The device must not be given an address other than the requested one.
         let other = wish.asked.zip(given.first()).map(|(asked, given)| {
-            format!("the load balancer gives {}, not {asked} as externalIP asks", given.text)
+            format!("the load balancer assigned {}, but externalIP requests {asked}", given.text)
         });
         let kept = self.kept_addresses();
         let message = other
@@ -54,7 +54,7 @@ impl Draft<'_> {
         };
         if self.observed.services.iter().any(|service| named(service)) {
             let message = format!(
-                "{message}: the load balancer gives a host name alone, and the device needs an \
+                "{message}: the load balancer provides only a host name, but the device needs an \
                  IP address"
             );
             return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
@@ -79,6 +79,6 @@ impl Draft<'_> {
             return String::new();
         }
         let seconds = self.observed.periods.late_callback_seconds;
-        format!("; kept for {seconds} s after an attempt that failed: {shown}{more}")
+        format!("; failed attempts keep these addresses for {seconds} s: {shown}{more}")
     }
 }

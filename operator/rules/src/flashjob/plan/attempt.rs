@@ -68,7 +68,7 @@ impl Draft<'_> {
         if let Some(pod) = pod {
             return self.follow_pod(uid, pod);
         }
-        if self.observed.making.contains_key(&name) {
+        if self.observed.pods_in_creation.contains_key(&name) {
             // It may already exist: nothing else can be decided until the outcome of the create is
             // known.
             self.set(uid, DeviceState::Exposing, |_| ());
@@ -126,7 +126,7 @@ impl Draft<'_> {
                 uid,
                 pod,
                 reason::DEADLINE_EXCEEDED,
-                "activeDeadlineSeconds of the job has passed",
+                "the job ran longer than activeDeadlineSeconds",
             );
         }
         match &pod.waiting {
@@ -199,7 +199,7 @@ impl Draft<'_> {
             self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
         }
         let message =
-            format!("Pod {} should have ended long ago, and nothing is heard of it", pod.name);
+            format!("Pod {} is past its deadline, and its node does not report", pod.name);
         self.lose(uid, self.now(), &message);
     }
 
@@ -240,8 +240,8 @@ impl Draft<'_> {
         }
         let until = after(gone.last_seen, pod.may_run_seconds);
         let message = format!(
-            "Pod {} vanished before its end was seen; the device stays locked until its deadline \
-             has passed",
+            "Pod {} vanished before its outcome was observed; the device stays locked until the \
+             Pod's deadline has passed",
             pod.name
         );
         self.lose(uid, until, &message);
@@ -271,8 +271,8 @@ impl Draft<'_> {
             return;
         }
         if !provable || !self.wanted(uid) || self.over(until, self.spec.verify.timeout_seconds) {
-            let message = "the Pod vanished before its end was seen, and the device did not \
-                           report the new version";
+            let message = "the Pod vanished before its outcome was observed, and the device did \
+                           not report the new version";
             self.give_up_attempt(uid, reason::POD_LOST, message);
         }
     }
@@ -308,8 +308,10 @@ impl Draft<'_> {
                 return self.give_up_attempt(uid, reason::INIT_CONTAINER_FAILED, &message);
             }
             EndedBy::NeverStarted => {
-                let message =
-                    format!("not started within its deadline: {}", plain(&ended.message));
+                let message = format!(
+                    "the flash container did not start before the Pod's deadline: {}",
+                    plain(&ended.message)
+                );
                 return self.give_up_attempt(uid, reason::CONTAINER_NOT_STARTED, &message);
             }
             EndedBy::Attempt | EndedBy::Disruption => {}
@@ -386,7 +388,7 @@ impl Draft<'_> {
     fn note_plugin_awaited(&mut self, uid: &str, view: &PluginView) {
         let why = view.ready.as_ref().err().map(String::as_str).unwrap_or_default();
         let message = format!(
-            "the Pod has ended; plugin {}, which is to judge it, is not ready: {why}",
+            "the Pod has ended, but plugin {}, which must judge its outcome, is not ready: {why}",
             view.name
         );
         self.set(uid, DeviceState::Flashing, |record| {

@@ -91,9 +91,9 @@ impl<'a> Draft<'a> {
         if self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt) {
             return !self.keeps_its_slot(pod, pooled);
         }
-        let nobodys = self.observed.stored(&pod.device).is_none()
+        let is_orphaned = self.observed.stored(&pod.device).is_none()
             || !self.wanted(&pod.device) && !self.records.contains_key(&pod.device);
-        nobodys && pod.ended.is_some()
+        is_orphaned && pod.ended.is_some()
     }
 
     /// Returns true if the ended Pod still reserves its slot: after an attempt that was not judged

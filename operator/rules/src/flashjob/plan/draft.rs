@@ -152,8 +152,8 @@ impl<'a> Draft<'a> {
                 && self.observed.stored(uid).is_none()
         };
         // Of another run, and ended by its kubelet, although the end was never observed.
-        let outlived = |pod: &Pod| pod.is_ours() && self.observed.is_overdue(pod);
-        let may_run = |pod: &Pod| pod.may_run() && !known(pod) && !outlived(pod);
+        let is_past_deadline = |pod: &Pod| pod.is_ours() && self.observed.is_overdue(pod);
+        let may_run = |pod: &Pod| pod.may_run() && !known(pod) && !is_past_deadline(pod);
         pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
     }
 

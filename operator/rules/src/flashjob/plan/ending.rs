@@ -30,17 +30,19 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         plan.steps
             .push(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
     }
-    if !waiting && observed.making.is_empty() && !observed.rollout_lacks_results {
+    if !waiting && observed.pods_in_creation.is_empty() && !observed.rollout_lacks_results {
         plan.steps.push(Step::RemoveFinalizer);
     }
-    plan.status = summary::held_up(observed, "in deletion");
+    plan.status = summary::held_up(observed, "being deleted");
     plan
 }
 
 /// Returns true if no container of the previous run can still be running.
 pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
     let at_work = at_work(observed).next().is_some();
-    !at_work && observed.making.is_empty() && !wait_for_containers(observed, &mut Plan::default())
+    !at_work
+        && observed.pods_in_creation.is_empty()
+        && !wait_for_containers(observed, &mut Plan::default())
 }
 
 /// Returns true if the stored status does not yet show a rollout that this job has begun to flash
@@ -65,9 +67,9 @@ fn begun(observed: &Observed) -> impl Iterator<Item = usize> {
 /// Pods that may be running. A Pod on an unreachable node no longer counts once even its kubelet
 /// has ended its container.
 fn at_work(observed: &Observed) -> impl Iterator<Item = &Arc<Pod>> {
-    let outlived = |pod: &Pod| pod.is_ours() && observed.is_overdue(pod);
+    let is_past_deadline = |pod: &Pod| pod.is_ours() && observed.is_overdue(pod);
     let pods = observed.pods.iter();
-    pods.filter(move |pod| pod.gone.is_none() && pod.ended.is_none() && !outlived(pod))
+    pods.filter(move |pod| pod.gone.is_none() && pod.ended.is_none() && !is_past_deadline(pod))
 }
 
 /// Plans for a job whose run has changed while devices are in flight: they finish, and no other

@@ -38,7 +38,7 @@ impl Draft<'_> {
             return self.fail(
                 uid,
                 reason::DEADLINE_EXCEEDED,
-                "activeDeadlineSeconds of the job has passed",
+                "the job ran longer than activeDeadlineSeconds",
             );
         }
         // The policy was added after the attempt had begun.

@@ -55,7 +55,7 @@ impl<'a> Draft<'a> {
         let Some(kind) = self.device_type(uid) else { return false };
         if proof == Proof::Lacking {
             let message =
-                format!("firmware {} has nothing for device type {kind}", self.firmware());
+                format!("firmware {} does not support device type {kind}", self.firmware());
             self.fail(uid, reason::MISSING_PLATFORM, &message);
         } else {
             *self.proven.waiting.entry(kind.to_string()).or_default() += 1;
@@ -77,7 +77,7 @@ impl<'a> Draft<'a> {
 
     fn resolve(&mut self) -> (Reason, String) {
         let question = self.question();
-        let resolving = format!("asking for the firmware {}", question.reference);
+        let resolving = format!("looking up firmware {}", question.reference);
         match self.observed.firmware.answer(&question) {
             FirmwareState::NotAsked | FirmwareState::Asking => {
                 self.plan.firmware = Some(question);

@@ -43,7 +43,7 @@ impl<'a> Draft<'a> {
         if let Some(full) = own.iter().find(is_full) {
             self.wake(after(self.now(), LOOK_AGAIN_SECONDS));
             return Err(format!(
-                "{} of group {full} in flight, over all FlashJobs",
+                "{} of group {full} in flight across all FlashJobs",
                 counted(most, "device")
             ));
         }

@@ -29,7 +29,7 @@ impl<'a> Draft<'a> {
                     uid,
                     *since,
                     reason::UNKNOWN_DEVICE,
-                    "Akri knows no Instance with this uid",
+                    "Akri has no Instance with this uid",
                 );
                 return None;
             }
@@ -47,14 +47,14 @@ impl<'a> Draft<'a> {
             let fault = instance
                 .fault
                 .as_deref()
-                .unwrap_or("names no node, or neither endpoint nor bus path");
+                .unwrap_or("has no node, or neither an endpoint nor a bus path");
             let message = format!("Instance {} {fault}", instance.name);
             self.await_device(uid, since, reason::DEVICE_UNREACHABLE, &message);
             return None;
         }
         // No statement about a device is possible before plugins are configured.
         if observed.plugins.is_empty() {
-            let message = "the operator has no device plugin; name one under plugins in its \
+            let message = "the operator has no device plugins; add one under plugins in its \
                            configuration";
             self.waits(reason::PLUGIN_NOT_READY, message);
             return None;
@@ -93,7 +93,7 @@ impl<'a> Draft<'a> {
             Err((
                 Finish::Failed,
                 reason::DEVICE_TYPE_MISMATCH,
-                format!("the device's {what} is {is}, the job asks for {wanted}"),
+                format!("the device's {what} is {is}, but the job requires {wanted}"),
             ))
         };
         if let (Some(wanted), Some(is)) = (
@@ -141,9 +141,12 @@ impl<'a> Draft<'a> {
                 format!("device type {kind} (DEVICE {reported:?})")
             }
             (Some(kind), _) => format!("device type {kind}"),
-            (None, Some(reported)) => format!("DEVICE {reported:?}, which is no device type"),
+            (None, Some(reported)) => {
+                format!("DEVICE {reported:?}, which is not a valid device type")
+            }
             (None, None) => {
-                "a device of unknown type: its Instance has no DEVICE, and the job names none"
+                "a device of unknown type: its Instance has no DEVICE property, and the job sets \
+                 no spec.device"
                     .to_owned()
             }
         };
@@ -158,15 +161,22 @@ impl<'a> Draft<'a> {
                 format!("plugin {} serves {}", plugin.name, types.join(", "))
             })
             .collect();
-        let served =
-            if served.is_empty() { "none serves any".to_owned() } else { served.join("; ") };
+        let served = if served.is_empty() {
+            "no plugin serves any device type".to_owned()
+        } else {
+            served.join("; ")
+        };
         format!("no configured plugin serves {kind}; {served}")
     }
 
     fn await_device(&mut self, uid: &str, since: Timestamp, reason: Reason, message: &str) {
         let seconds = self.observed.periods.unknown_device_seconds;
         if self.over(since, seconds) {
-            return self.fail(uid, reason::UNKNOWN_DEVICE, &format!("{message} for {seconds} s"));
+            return self.fail(
+                uid,
+                reason::UNKNOWN_DEVICE,
+                &format!("{message}; waited {seconds} s"),
+            );
         }
         self.waits(reason, message);
     }
@@ -195,7 +205,7 @@ impl<'a> Draft<'a> {
         match self.observed.answers.out_of_service.get(&plugin.name) {
             Some(until) if *until > self.now() => {
                 self.wake(*until);
-                Err("it broke several times in a row and is not asked for a while".to_owned())
+                Err("it failed several times in a row and is not called for a while".to_owned())
             }
             _ => Ok(()),
         }

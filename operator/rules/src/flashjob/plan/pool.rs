@@ -56,7 +56,7 @@ impl<'a> Draft<'a> {
                 || !self.was_flashed(&pod.device, pod.attempt)
         });
         let mut taken: HashSet<String> = at_work.filter_map(|pod| pod.slot.clone()).collect();
-        taken.extend(observed.making.values().flatten().cloned());
+        taken.extend(observed.pods_in_creation.values().flatten().cloned());
         for (slot, last) in observed.slot_uses.iter() {
             let quiet = after(last.last_seen, self.observed.periods.late_callback_seconds);
             if quiet > self.now() && !self.was_flashed(&last.device, last.attempt) {

@@ -62,7 +62,7 @@ impl Draft<'_> {
     /// Fails a device that already reports the requested version: nothing could be proven.
     pub fn fail_unprovable(&mut self, uid: &str) {
         let message = format!(
-            "the device reported version {} already before it was flashed",
+            "the device already reported version {} before it was flashed",
             self.spec.version
         );
         self.fail(uid, reason::VERSION_UNPROVABLE, &message);
@@ -94,7 +94,7 @@ impl Draft<'_> {
         // A device that restarts reports nothing for a while; one that reports another version has
         // rolled back.
         if let (Some(_), Some(reported)) = (seen_since, &reported) {
-            let message = format!("rolled back to {reported}, after it had reported {version}");
+            let message = format!("rolled back to {reported} after it had reported {version}");
             return self.give_up_attempt(uid, reason::VERSION_NOT_REPORTED, &message);
         }
         // A version left by an earlier attempt is not new.

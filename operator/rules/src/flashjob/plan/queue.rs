@@ -21,7 +21,7 @@ const SHOWN_BUSY: usize = 64;
 
 impl<'a> Draft<'a> {
     /// Gives every device without a begun attempt its result, its start, or its reason to wait.
-    pub fn work_off_the_queue(&mut self) {
+    pub fn process_queue(&mut self) {
         let mut queue = self.queue();
         if queue.is_empty() {
             return;
@@ -174,7 +174,7 @@ impl<'a> Draft<'a> {
     /// Skips all but one of several uids of the same device: the uid whose attempt began, or else
     /// the first in the spec, is kept.
     fn judge_duplicates(&mut self, queue: &mut Vec<usize>) {
-        let twins = self.observed.twins;
+        let has_duplicates = self.observed.has_duplicates;
         let unknown = |uid: &str| {
             self.shown.iter().any(|device| {
                 device.uid == *uid && device.reason.as_deref() == Some(reason::UNKNOWN_DEVICE.name)
@@ -182,17 +182,16 @@ impl<'a> Draft<'a> {
         };
         let recorded = self.recorded();
         // A stored result can conflict only with another Instance of the same device.
-        let begun =
-            (0..self.spec.uuid.len()).filter(|place| twins || recorded[*place]).filter(|place| {
-                match self.result_at(*place) {
-                    Some(Finish::Completed) => true,
-                    Some(Finish::Failed) => !unknown(self.uid(*place)),
-                    Some(Finish::Skipped) => false,
-                    None => self
-                        .records
-                        .get(self.uid(*place))
-                        .is_some_and(|record| record.is_locked() || record.attempt > 1),
-                }
+        let begun = (0..self.spec.uuid.len())
+            .filter(|place| has_duplicates || recorded[*place])
+            .filter(|place| match self.result_at(*place) {
+                Some(Finish::Completed) => true,
+                Some(Finish::Failed) => !unknown(self.uid(*place)),
+                Some(Finish::Skipped) => false,
+                None => self
+                    .records
+                    .get(self.uid(*place))
+                    .is_some_and(|record| record.is_locked() || record.attempt > 1),
             });
         let mut first: HashMap<Identity, &'a str> = HashMap::new();
         for uid in begun.map(|place| self.uid(place)) {
@@ -200,7 +199,7 @@ impl<'a> Draft<'a> {
                 first.entry(identity).or_insert(uid);
             }
         }
-        if first.is_empty() && !twins {
+        if first.is_empty() && !has_duplicates {
             return;
         }
         let mut waiting = queue.clone();
@@ -216,7 +215,7 @@ impl<'a> Draft<'a> {
                     instance.name
                 );
                 self.skip(uid, reason::DUPLICATE_DEVICE, &message);
-            } else if twins {
+            } else if has_duplicates {
                 first.insert(instance.identity.clone(), uid);
             }
         }
@@ -230,7 +229,7 @@ impl<'a> Draft<'a> {
         if self.job_deadline_passed() {
             return Some((
                 reason::DEADLINE_EXCEEDED,
-                "activeDeadlineSeconds of the job has passed".to_owned(),
+                "the job ran longer than activeDeadlineSeconds".to_owned(),
             ));
         }
         let budget = self.spec.max_failed_devices?.of(self.spec.uuid.len());
@@ -284,9 +283,9 @@ impl<'a> Draft<'a> {
         if let Some(pod) = self.pod_in_the_way(uid) {
             let ends = self.foreign_ends_at(pod);
             let ends =
-                ends.map(|at| format!("; it has no deadline of its own and is ended at {at}"));
+                ends.map(|at| format!("; it has no deadline of its own and is stopped at {at}"));
             let ends = ends.unwrap_or_default();
-            return Some(format!("Pod {} may still be at work on this device{ends}", pod.name));
+            return Some(format!("Pod {} may still be flashing this device{ends}", pod.name));
         }
         let holder = self.held_by_another(uid)?;
         Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))

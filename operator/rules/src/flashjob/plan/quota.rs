@@ -84,5 +84,5 @@ impl Draft<'_> {
 }
 
 fn waiting_message(refusal: &str) -> String {
-    format!("waits until less of the quota is used: {refusal}")
+    format!("waiting until the quota has room: {refusal}")
 }

@@ -113,7 +113,9 @@ impl fmt::Display for Step {
             Self::Unprotect { name } => {
                 write!(formatter, "deleting PodDisruptionBudget {name}")
             }
-            Self::ConfirmPod { name, .. } => write!(formatter, "looking for Pod {name}"),
+            Self::ConfirmPod { name, .. } => {
+                write!(formatter, "checking whether Pod {name} still exists")
+            }
         }
     }
 }

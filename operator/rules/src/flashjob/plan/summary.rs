@@ -150,7 +150,7 @@ pub(super) fn held_up(observed: &Observed, otherwise: &str) -> Option<FlashJobSt
     let failing = failing_steps(observed);
     let message = match failing.strip_prefix("; ") {
         Some(failing) => failing,
-        None if observed.has_told_failing => otherwise,
+        None if observed.has_reported_failing_steps => otherwise,
         None => return None,
     };
     Some(FlashJobStatus { message: Some(message.to_owned()), ..observed.job.status.clone() })
@@ -331,7 +331,7 @@ fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
         .collect();
     if !unused.is_empty() {
         text.push_str(&format!(
-            "; spec.settings names no configured plugin: {}",
+            "; spec.settings has entries for plugins that are not configured: {}",
             unused.join(", ")
         ));
     }

@@ -185,7 +185,10 @@ fn another_firmware_supersedes_the_run_once_devices_in_flight_have_finished() {
     let plan = cluster.decide();
     cluster.apply(&plan);
     assert_eq!(cluster.run(), old);
-    assert_eq!(cluster.status().waiting_for, Some(format!("devices in flight of run {old}")));
+    assert_eq!(
+        cluster.status().waiting_for,
+        Some(format!("devices of run {old} that are in flight"))
+    );
     cluster.settle(100);
     assert_eq!(cluster.phase(), RolloutPhase::Completed);
     let status = cluster.status();

@@ -28,7 +28,7 @@ fn a_duration_is_between_a_second_and_31_days() {
         assert_eq!(
             refused(&[utc("0 3 * * *", HOUR), utc("0 3 * * *", duration)], &[]),
             format!(
-                "windows[1].durationSeconds: {duration} is not within 1 and 2678400 (31 days); \
+                "windows[1].durationSeconds: {duration} is not between 1 and 2678400 (31 days); \
                  write 14400 for four hours"
             )
         );

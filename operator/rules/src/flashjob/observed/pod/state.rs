@@ -130,7 +130,7 @@ pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
         return waits(Cause::Node, condition.message.clone().unwrap_or_default());
     }
     if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
-        return waits(Cause::Scheduler, "no scheduler has placed it".to_owned());
+        return waits(Cause::Scheduler, "no scheduler has assigned the Pod to a node".to_owned());
     }
     // The flash container waits for any init container that is stuck.
     let stuck = flash(pod).filter(|status| waits_for(status).is_some_and(is_stuck));
@@ -143,7 +143,7 @@ pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
         return waits(
             Cause::Volume,
             format!(
-                "{}: {} is not ready; the events of the Pod say which",
+                "{}: {} is not ready; the Pod's events say which",
                 starting.reason.as_deref().unwrap_or("ContainerCreating"),
                 prepared(pod).join(" or ")
             ),
@@ -166,7 +166,7 @@ fn prepared(pod: &core::Pod) -> Vec<String> {
             .or_else(|| map.map(|name| named("ConfigMap", name)))
             .or_else(|| claim.map(|name| named("PersistentVolumeClaim", name)))
     });
-    named.chain(["the network of the Pod".to_owned()]).collect()
+    named.chain(["the Pod's network".to_owned()]).collect()
 }
 
 fn waits_for(status: &core::ContainerStatus) -> Option<&core::ContainerStateWaiting> {

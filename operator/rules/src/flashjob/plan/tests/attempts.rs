@@ -368,7 +368,7 @@ fn a_pod_that_waits_for_its_volumes_says_which_it_has() {
     case.settle();
     case.pass(10);
     let message = case.status().devices[0].message.clone().unwrap_or_default();
-    let names = "Secret ota-tls or PersistentVolumeClaim firmware or the network of the Pod";
+    let names = "Secret ota-tls or PersistentVolumeClaim firmware or the Pod's network";
     assert!(message.contains(names), "{message}");
 }
 
@@ -442,7 +442,7 @@ fn an_address_that_the_job_did_not_ask_for_is_not_used_and_said() {
     case.world.see_service(Service::of(&service).expect("owned"));
     assert_eq!(creates_pod(&case.settle()), 0);
     let message = case.status().devices[0].message.clone().unwrap_or_default();
-    assert!(message.contains("203.0.113.9, not 198.51.100.4"), "{message}");
+    assert!(message.contains("203.0.113.9, but externalIP requests 198.51.100.4"), "{message}");
     case.pass(30);
     assert_eq!(case.stands("a"), (DeviceState::Failed, reason::ADDRESS_TIMEOUT.name.into()));
 }

@@ -63,7 +63,7 @@ fn a_delete_that_keeps_failing_is_told_until_it_works_or_is_not_needed_any_more(
     assert!(held_up.starts_with("deleting Service"), "{held_up}");
     count(&mut case, None);
     let message = case.plan().status.and_then(|status| status.message);
-    assert_eq!(message.as_deref(), Some("in deletion"), "what was said is no longer true");
+    assert_eq!(message.as_deref(), Some("being deleted"), "what was said is no longer true");
     case.world.jobs.insert(key("job"), before);
     assert!(!told(&mut case));
     for _ in 0..3 {

@@ -247,7 +247,10 @@ fn settings_of_a_plugin_that_nobody_configured_are_named_in_the_message() {
     let mut case = Case::new(&["a"], &json!({"settings": {"toaster": {"x": 1}}}));
     case.settle();
     assert!(
-        case.status().message.expect("a message").contains("names no configured plugin: toaster")
+        case.status()
+            .message
+            .expect("a message")
+            .contains("plugins that are not configured: toaster")
     );
 }
 
@@ -317,7 +320,7 @@ fn a_pod_of_the_go_operator_that_never_ends_is_ended_after_the_time_that_the_sta
     case.see_pod(pod.clone());
     case.settle();
     let message = case.status().devices[0].message.clone().unwrap_or_default();
-    assert!(message.contains("is ended at "), "{message}");
+    assert!(message.contains("is stopped at "), "{message}");
     // 900 s, the default grace period of a Pod, and a minute.
     let plan = case.pass(989);
     assert_eq!(deletes(&plan, "pod"), 0);

@@ -112,7 +112,7 @@ fn a_device_that_waits_names_the_addresses_that_failed_attempts_keep_and_for_how
             device.and_then(|device| device.message).unwrap_or_default()
         };
         let expected =
-            "no external address yet; kept for 60 s after an attempt that failed: 192.0";
+            "no external address yet; failed attempts keep these addresses for 60 s: 192.0";
         assert!(message(&case).contains(expected), "{exposure}: {}", message(&case));
         if exposure == "PerDevice" {
             case.pass(60);

@@ -105,7 +105,7 @@ impl Simulation {
             };
             let new = started.filter(|device| {
                 waited(&device.uid)
-                    && !self.world.memory[&job.key].in_making.contains_key(&format!(
+                    && !self.world.memory[&job.key].pods_in_creation.contains_key(&format!(
                         "pod/{}",
                         device.pod.as_deref().unwrap_or_default()
                     ))
