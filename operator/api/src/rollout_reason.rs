@@ -91,7 +91,7 @@ reasons! {
     SUSPEND_REQUESTED = "SuspendRequested", "spec.suspend is true.", "Set it to false to resume.";
     NAME_TAKEN = "NameTaken",
         "A FlashJob that does not belong to this rollout has the name of one of its FlashJobs.",
-        "Delete or rename the FlashJob that the message names.";
+        "Delete the FlashJob that the message names, or give the FlashRollout another name.";
     FLASH_JOB_REFUSED = "FlashJobRefused",
         "The API server refuses a FlashJob of this rollout: a quota or a policy, or spec.template \
          is invalid.",

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -62,7 +63,7 @@ pub fn client(config: &Config) -> kube::Result<ClientBuilder<Connection>> {
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(client)
-        .map_response_body(|body| Box::new(body.map_err(BoxError::from)) as Box<DynBody>)
+        .map_response_body(|body: Incoming| Box::new(body.map_err(BoxError::from)) as Box<DynBody>)
         .boxed();
     Ok(ClientBuilder::new(service, config.default_namespace.clone()))
 }
