@@ -44,6 +44,10 @@ impl Interruption {
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| {
-        Failure::new(Code::Other, "Signals", format!("cannot listen to signals: {}", root(&error)))
+        Failure::new(
+            Code::Other,
+            "Signals",
+            format!("cannot listen for signals: {}", root(&error)),
+        )
     })
 }
