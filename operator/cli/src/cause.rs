@@ -46,7 +46,9 @@ pub fn without_number(words: &str) -> String {
 fn certificate(problem: &rustls::CertificateError) -> String {
     use rustls::CertificateError as Problem;
     let cause = match problem {
-        Problem::UnknownIssuer => "is signed by an authority that the kubeconfig does not name",
+        Problem::UnknownIssuer => {
+            "is signed by a certificate authority that is not in the kubeconfig"
+        }
         Problem::Expired | Problem::ExpiredContext { .. } => "has expired",
         Problem::NotValidYet | Problem::NotValidYetContext { .. } => "is not valid yet",
         Problem::NotValidForName | Problem::NotValidForNameContext { .. } => {

@@ -42,11 +42,11 @@ fn failure(findings: &[Finding]) -> Option<Failure> {
     };
     match (named(Status::Failed), named(Status::Denied)) {
         (failed, _) if !failed.is_empty() => {
-            let message = format!("not as it should be: {failed}");
+            let message = format!("checks failed: {failed}");
             Some(Failure::new(Code::Failing, "CheckFailed", message))
         }
         (_, denied) if !denied.is_empty() => {
-            let message = format!("could not be checked for want of rights: {denied}");
+            let message = format!("could not be checked, access denied: {denied}");
             Some(Failure::new(Code::Unavailable, "AccessDenied", message))
         }
         _ => None,

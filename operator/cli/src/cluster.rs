@@ -210,7 +210,7 @@ pub fn namespace(text: &str) -> Result<String, String> {
         && text.bytes().all(|byte| is_inner(&byte) || byte == b'-');
     let expected = || {
         format!(
-            "{text:?} cannot be a namespace; expected up to 63 lower-case letters, digits and \
+            "{text:?} is not a valid namespace; expected up to 63 lower-case letters, digits and \
              dashes, such as {:?}",
             "fleet-1"
         )
@@ -227,7 +227,7 @@ fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
     match error {
         KubeconfigError::ReadConfig(error, path) => match error.kind() {
             ErrorKind::InvalidData => {
-                format!("the kubeconfig {} is no text in UTF-8", path.display())
+                format!("the kubeconfig {} is not UTF-8 text", path.display())
             }
             _ => format!("the kubeconfig {} cannot be read: {}", path.display(), root(error)),
         },
@@ -248,7 +248,7 @@ fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
             let file = file.map_or_else(String::new, |file| format!(" {}", file.display()));
             let line =
                 error.location().map_or_else(String::new, |at| format!(", line {}", at.line()));
-            format!("the kubeconfig{file} is not the YAML of a kubeconfig{line}")
+            format!("the kubeconfig{file} is not a valid kubeconfig in YAML{line}")
         }
         // The error names the file; its root cause does not.
         _ => format!("the kubeconfig cannot be used: {}", without_number(&error.to_string())),
@@ -268,7 +268,7 @@ pub fn unreachable(words: &str) -> Failure {
 pub fn refused(what: &str, error: &kube::Error) -> Failure {
     if let kube::Error::BuildRequest(_) | kube::Error::HttpError(_) = error {
         return Failure::usage(format!(
-            "cannot {what}: a name on the command line cannot be one: {}",
+            "cannot {what}: a name on the command line is invalid: {}",
             root(error)
         ));
     }
@@ -277,8 +277,8 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
             Code::Unavailable,
             "ClusterUnreachable",
             format!(
-                "cannot {what}: the API server does not answer: {}; see that the cluster of the \
-                 kubeconfig is the right one and can be reached, or give it longer with \
+                "cannot {what}: the API server does not answer: {}; check that the kubeconfig \
+                 names the right cluster and that it is reachable, or allow more time with \
                  --request-timeout",
                 root(error)
             ),
@@ -298,8 +298,8 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
             Code::Unavailable,
             ACCESS_DENIED,
             format!(
-                "cannot {what}: you may not: {words}; ask whoever administers the cluster for \
-                 this right, or use another --context, --user or --namespace"
+                "cannot {what}: permission denied: {words}; ask whoever administers the cluster \
+                 for this permission, or use another --context, --user or --namespace"
             ),
         ),
         // If the kind is not installed, the API server's 404 names no object.
@@ -308,8 +308,8 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
                 Code::Unavailable,
                 NOT_INSTALLED,
                 format!(
-                    "cannot {what}: this cluster does not know the kind; see kubectl flashjob \
-                     check"
+                    "cannot {what}: the kind is not installed in this cluster; see kubectl \
+                     flashjob check"
                 ),
             )
         }

@@ -62,7 +62,11 @@ pub fn run(command: &Completion, mut program: clap::Command) -> Result<Report, F
                 return pages(program, folder);
             }
             let lost = |error| {
-                Failure::new(Code::Other, "OutputLost", format!("cannot write it: {error}"))
+                Failure::new(
+                    Code::Other,
+                    "OutputLost",
+                    format!("cannot write the manual: {error}"),
+                )
             };
             clap_mangen::Man::new(program).render(&mut text).map_err(lost)?;
             let text = String::from_utf8_lossy(&text).into_owned();
@@ -70,7 +74,7 @@ pub fn run(command: &Completion, mut program: clap::Command) -> Result<Report, F
         }
     };
     if command.directory.is_some() {
-        return Err(Failure::usage("--directory is for man alone; a script is printed"));
+        return Err(Failure::usage("--directory is only for man; scripts are printed"));
     }
     clap_complete::generate(shell, &mut program, "kubectl-flashjob", &mut text);
     let text = String::from_utf8_lossy(&text).into_owned();

@@ -99,7 +99,7 @@ fn broken(path: &Path, message: &str) -> Failure {
 async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credentials>, Failure> {
     let program = format!("docker-credential-{helper}");
     let failed = |message: &str| {
-        broken(path, &format!("{program} gives no credentials for {registry}: {message}"))
+        broken(path, &format!("{program} returned no credentials for {registry}: {message}"))
     };
     let mut command = Command::new(&program);
     command

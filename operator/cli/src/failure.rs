@@ -70,13 +70,14 @@ impl Failure {
         });
         match error.kind() {
             ErrorKind::InvalidData => {
-                Self::usage(format!("{file} is no text in UTF-8; name another file"))
+                Self::usage(format!("{file} is not UTF-8 text; name another file"))
             }
             ErrorKind::NotFound => unavailable(format!(
-                "cannot read {file}: there is no such file; see that its name and folder are right"
+                "cannot read {file}: there is no such file; check its name and folder"
             )),
             ErrorKind::PermissionDenied => unavailable(format!(
-                "cannot read {file}: you may not; change its permissions, or name another file"
+                "cannot read {file}: permission denied; change its permissions, or name another \
+                 file"
             )),
             ErrorKind::IsADirectory => {
                 unavailable(format!("cannot read {file}: it is a folder; name a file in it"))
@@ -95,16 +96,16 @@ impl Failure {
         let is_path = there == path;
         let cause = match error.kind() {
             _ if !there.is_dir() && !is_path => {
-                format!("{} is a file, and would have to be a folder", there.display())
+                format!("{} is a file, not a folder", there.display())
             }
             ErrorKind::AlreadyExists | ErrorKind::NotADirectory if is_path && !there.is_dir() => {
-                "it is a file, and would have to be a folder".to_owned()
+                "it is a file, not a folder".to_owned()
             }
             ErrorKind::IsADirectory => "it is a folder".to_owned(),
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                format!("you may not write in the folder {folder}")
+                format!("the folder {folder} is not writable")
             }
-            ErrorKind::NotFound => format!("nothing can be made in the folder {folder}"),
+            ErrorKind::NotFound => format!("nothing can be created in the folder {folder}"),
             _ => root(error),
         };
         let message = format!("cannot write {}: {cause}; name another path", path.display());
@@ -163,7 +164,7 @@ impl From<RegistryError> for Failure {
                 format!("; log in with docker login {host} or oras login {host}")
             }
             RegistryError::Reach { .. } => {
-                "; for a registry of your own see --ca-file and --plain-http".to_owned()
+                "; for a private registry see --ca-file and --plain-http".to_owned()
             }
             _ => String::new(),
         };
@@ -217,7 +218,7 @@ mod tests {
                 std::fs::read_to_string(path).err().map(|error| Failure::unreadable(path, &error));
             error.map(|failure| failure.message).unwrap_or_default()
         };
-        assert!(read(&file).contains("is no text in UTF-8"), "{}", read(&file));
+        assert!(read(&file).contains("is not UTF-8 text"), "{}", read(&file));
         assert!(read(folder.path()).contains("it is a folder"), "{}", read(folder.path()));
         assert!(read(&folder.path().join("a")).contains("there is no such file"));
         let made = |path: &Path| {
@@ -225,10 +226,10 @@ mod tests {
                 std::fs::create_dir_all(path).err().map(|error| Failure::unwritable(path, &error));
             error.map(|failure| failure.message).unwrap_or_default()
         };
-        let in_the_way = format!("{} is a file, and would have to be a folder", file.display());
+        let in_the_way = format!("{} is a file, not a folder", file.display());
         let below = made(&file.join("a/b"));
         assert!(below.contains(&in_the_way) && below.contains("name another path"), "{below}");
-        assert!(made(&file).contains("it is a file, and would have to be a folder"));
+        assert!(made(&file).contains("it is a file, not a folder"));
         let nowhere = made(Path::new("/proc/nobody/may/write"));
         assert!(nowhere.contains("/proc") && !nowhere.contains("os error"), "{nowhere}");
         for error in [ErrorKind::PermissionDenied, ErrorKind::StorageFull] {
@@ -237,7 +238,7 @@ mod tests {
         }
         let denied = Failure::unwritable(&file, &ErrorKind::PermissionDenied.into()).message;
         assert!(
-            denied.contains(&format!("in the folder {}", folder.path().display())),
+            denied.contains(&format!("the folder {} is not writable", folder.path().display())),
             "{denied}"
         );
     }

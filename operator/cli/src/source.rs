@@ -106,7 +106,7 @@ pub struct ComponentSource {
     /// The operator's configuration; the default one if `--config` is not given.
     pub config: OperatorConfig,
     /// True if the configuration or the command line says whose signatures are required.
-    judged: bool,
+    trust_configured: bool,
     trust: Vec<TrustEntry>,
     plugin: PluginSource,
     logins: Logins,
@@ -141,8 +141,8 @@ impl ComponentSource {
             .config
             .as_deref()
             .map_or_else(|| Ok(OperatorConfig::default()), read_config)?;
-        let judged = registry.config.is_some() || trust.demanded().is_some();
-        let entries = entries(&reference, trust, judged.then_some(&config));
+        let trust_configured = registry.config.is_some() || trust.demanded().is_some();
+        let entries = entries(&reference, trust, trust_configured.then_some(&config));
         let registries = registries(&reference, registry, &config);
         flashjob_plugin_host::config::check(&registries, &entries, &config.limits)
             .map_err(|error| Failure::usage(format!("{}: {}", error.field, error.message)))?;
@@ -172,7 +172,7 @@ impl ComponentSource {
         Ok(Self {
             host: Host::new(settings)?,
             config,
-            judged,
+            trust_configured,
             trust: entries,
             plugin,
             logins,
@@ -229,12 +229,12 @@ impl ComponentSource {
     pub fn trust_pattern(&self) -> Option<&str> {
         trust_entry(&self.plugin.reference, &self.trust)
             .map(|entry| entry.pattern.as_str())
-            .filter(|_| self.judged)
+            .filter(|_| self.trust_configured)
     }
 
     /// Returns in one word why the component may run, such as `Signed`.
     pub fn trust(&self, verified: &Verified) -> &'static str {
-        match (self.reference(), verified.signed(), self.judged) {
+        match (self.reference(), verified.signed(), self.trust_configured) {
             (Reference::File { .. }, ..) => "LocalFile",
             (_, true, _) => "Signed",
             (_, false, true) => "UnsignedAllowed",
@@ -272,7 +272,9 @@ pub fn reference(named: &str) -> Result<Reference, Failure> {
             format!("there is no file {named}"),
         ));
     }
-    named.parse().map_err(|error| Failure::usage(format!("{named} is no file here, and {error}")))
+    named
+        .parse()
+        .map_err(|error| Failure::usage(format!("{named} is not a local file, and {error}")))
 }
 
 /// Reads and checks the operator's configuration.
@@ -330,8 +332,9 @@ async fn logins(reference: &Reference, registries: &[RegistryConfig]) -> Result<
         match (found, registry.and_then(|registry| registry.credentials.as_ref())) {
             (None, Some(of_operator)) => {
                 let message = format!(
-                    "the operator asks {host} with the password in Secret {}, and there is none \
-                     for it here; log in with docker login {host} or oras login {host}",
+                    "the operator logs in to {host} with the password in Secret {}, and there are \
+                     no credentials for it here; log in with docker login {host} or oras login \
+                     {host}",
                     of_operator.secret_name
                 );
                 return Err(Failure::new(Code::Unavailable, "CredentialsMissing", message));

@@ -39,7 +39,7 @@ pub fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), Failur
         Ok(_) => Ok(()),
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
             let message =
-                format!("{} is there already; name another file, or add --force", path.display());
+                format!("{} already exists; name another file, or add --force", path.display());
             Err(Failure::new(Code::Usage, "FileExists", message))
         }
         Err(error) => Err(unwritable(error.error)),

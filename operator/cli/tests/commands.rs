@@ -48,7 +48,7 @@ fn each_way_to_fail_has_its_exit_code_and_names_the_thing() -> anyhow::Result<()
         ask(&["run", &component(name)])?.failed(7, reason, "build");
     }
     ask(&["build"])?.failed(2, "Usage", "Cargo.toml");
-    ask(&["new", "Bad_Name"])?.failed(2, "Usage", "no name for a plugin");
+    ask(&["new", "Bad_Name"])?.failed(2, "Usage", "is not a valid plugin name");
     ask(&["new", "good", "--device-type", "a/b"])?.failed(2, "Usage", "--device-type");
     assert_eq!(ask(&["run", &esp32, "--exit-code", "x"])?.code, Some(2));
     Ok(())

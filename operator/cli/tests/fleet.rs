@@ -159,7 +159,7 @@ async fn on_a_terminal_the_version_is_asked_for_and_a_signal_leaves_a_whole_job(
     terminal.exp_string(&format!("Applying batch 1 with UUIDs: ['{}']", uids[0]))?;
     terminal.exp_string("1 in flight")?;
     terminal.send_control('c')?;
-    terminal.exp_string("FlashJob default/flashjob stays")?;
+    terminal.exp_string("FlashJob default/flashjob remains")?;
     terminal.exp_string("Not started: 1 device of later batches")?;
     // The FlashJob is complete, and the same answers continue with the other devices.
     let said = person.run(&["status", "flashjob", "--timeout", "2m", "-o", "json"])?;
@@ -416,7 +416,7 @@ async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow
         "Error accessing Kubernetes API: Connection refused\nFailed to retrieve Akri instances.\n"
     ));
     let said = person.run(&["devices", "--as", "nobody"])?;
-    ensure!(said.code == Some(3) && said.errors.contains("you may not"), "{said:?}");
+    ensure!(said.code == Some(3) && said.errors.contains("permission denied"), "{said:?}");
     let said = person.run(&["devices", "--user", "nobody"])?;
     ensure!(said.code == Some(3) && said.errors.contains("no user nobody"), "{said:?}");
     let said = person.run(&["devices"])?;
@@ -424,7 +424,7 @@ async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow
     let said = person.run(&["devices", "-o", "junit"])?;
     ensure!(said.code == Some(2) && said.errors.contains("wide"), "{said:?}");
     let said = person.run(&["devices", "-n", "a/b"])?;
-    ensure!(said.code == Some(2) && said.errors.contains("\"a/b\" cannot be a namespace"));
+    ensure!(said.code == Some(2) && said.errors.contains("\"a/b\" is not a valid namespace"));
     let said = person.run(&["status", "a", "--timeout", "18446744073709551615"])?;
     ensure!(said.code == Some(2) && said.errors.contains("366 days"), "{said:?}");
     let said = person.run(&["status", "-o", "name"])?;
@@ -440,7 +440,7 @@ async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow
     person.jobs().create(&PostParams::default(), &FlashJob::new("alone", spec)).await?;
     let said = person.run(&["status", "alone"])?;
     ensure!(
-        said.code == Some(0) && said.text.contains("No operator has looked at it yet"),
+        said.code == Some(0) && said.text.contains("No operator has processed it yet"),
         "{said:?}"
     );
     let said = person.run(&["report", "alone", "-o", "csv"])?;
@@ -449,7 +449,7 @@ async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow
     ensure!(said.code == Some(3) && said.errors.contains("has not seen"), "{said:?}");
     remove_definitions(&person).await?;
     let said = person.run(&["status"])?;
-    ensure!(said.code == Some(3) && said.errors.contains("does not know the kind"), "{said:?}");
+    ensure!(said.code == Some(3) && said.errors.contains("kind is not installed"), "{said:?}");
     Ok(())
 }
 

@@ -23,9 +23,9 @@ async fn what_is_done_already_is_said_and_not_done_twice() -> anyhow::Result<()>
     ensure!(said.code == Some(3), "{said:?}");
     ensure!(said.errors.contains("found no device in namespace nowhere"), "{said:?}");
     let said = person.run(&with(&["--pod-image", "!!"]))?;
-    ensure!(said.code == Some(2) && said.errors.contains("cannot be an image"), "{said:?}");
+    ensure!(said.code == Some(2) && said.errors.contains("is not a valid image"), "{said:?}");
     let said = person.answer(&["flash"], &format!("\n\n\ny\n{FIRMWARE}\n!!\n"))?;
-    ensure!(said.code == Some(1) && said.text.contains("\"!!\" cannot be an image"), "{said:?}");
+    ensure!(said.code == Some(1) && said.text.contains("\"!!\" is not a valid image"), "{said:?}");
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
     person.behave(&Behaviour { cut_transfer: true, ..Behaviour::default() }).await?;
     let said = person.run(&flash)?;
@@ -33,13 +33,13 @@ async fn what_is_done_already_is_said_and_not_done_twice() -> anyhow::Result<()>
     // With a timeout of 0, a FlashJob that is over is reported as over.
     let said = person.run(&["status", "flashjob", "--timeout", "0"])?;
     ensure!(said.code == Some(10) && said.text.contains("failed 2"), "{said:?}");
-    ensure!(!said.errors.contains("not over"), "{said:?}");
+    ensure!(!said.errors.contains("timed out after"), "{said:?}");
     let said = person.run(&["status", "missing", "--timeout", "0"])?;
     ensure!(said.code == Some(3) && said.errors.contains("no FlashJob"), "{said:?}");
     for (command, words) in [
         ("resume", "is not paused; nothing changed"),
         ("pause", "paused"),
-        ("pause", "is paused already; nothing changed"),
+        ("pause", "is already paused; nothing changed"),
         ("resume", "resumed"),
     ] {
         let said = person.run(&[command, "flashjob"])?;
@@ -55,7 +55,7 @@ async fn what_is_done_already_is_said_and_not_done_twice() -> anyhow::Result<()>
     let said = person.run(&["retry", "flashjob", "--again", "--dry-run", "-o", "name"])?;
     ensure!(said.code == Some(0) && said.text.contains("flashjob-retry-2"), "{said:?}");
     let said = person.run(&["status", "flashjob-retry-1", "--timeout", "0"])?;
-    ensure!(said.code == Some(11) && said.errors.contains("it is not over"), "{said:?}");
+    ensure!(said.code == Some(11) && said.errors.contains("timed out after 0 s"), "{said:?}");
     ensure!(said.text.contains("FlashJob default/flashjob-retry-1"), "{said:?}");
     interrupted(&person, "flashjob-retry-1")
 }

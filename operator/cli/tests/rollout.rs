@@ -188,7 +188,7 @@ async fn refused(person: &Person) -> anyhow::Result<()> {
     }
     // Missing rights.
     let said = create(person, &["--all", "--yes", "--as", "nobody"])?;
-    ended(&said, 3, &["you may not", "ask whoever administers the cluster"])?;
+    ended(&said, 3, &["permission denied", "ask whoever administers the cluster"])?;
     Ok(())
 }
 
@@ -230,22 +230,22 @@ async fn each_verb_changes_its_field_and_nothing_else() -> anyhow::Result<()> {
     // Pause and resume.
     ended(&run(&["resume", "hall"])?, 0, &["hall is not paused; nothing changed"])?;
     ended(&run(&["pause", "hall"])?, 0, &["hall paused"])?;
-    ended(&run(&["pause", "hall"])?, 0, &["hall is paused already; nothing changed"])?;
+    ended(&run(&["pause", "hall"])?, 0, &["hall is already paused; nothing changed"])?;
     ensure!(stored().await? == spec_with(&json!({"suspend": true})));
     ended(&run(&["resume", "hall"])?, 0, &["hall resumed"])?;
     ensure!(stored().await? == before, "null takes it away");
     ended(&run(&["pause", "hall", "lobby"])?, 3, &["there is no FlashRollout default/lobby"])?;
     ensure!(stored().await? == before, "nothing changes where one is missing");
     // Approvals.
-    ended(&run(&["approve", "hall/ten"])?, 1, &["has not begun the run"])?;
+    ended(&run(&["approve", "hall/ten"])?, 1, &["has not started the run"])?;
     set_status(&person, at(RolloutPhase::Waiting)).await?;
     ended(&run(&["approve", "hall/9"])?, 3, &["1 canary, 2 ten, 3 rest"])?;
     ended(&run(&["approve", "hall/ten", "--run", "ffffff"])?, 1, &["the run is 0a1b2c"])?;
-    ended(&run(&["approve", "hall/1"])?, 0, &["asks for no approval; nothing was changed"])?;
+    ended(&run(&["approve", "hall/1"])?, 0, &["needs no approval; nothing was changed"])?;
     ensure!(stored().await? == before);
     ended(&run(&["approve", "hall/2"])?, 0, &["batch ten approved for run 0a1b2c"])?;
     ensure!(stored().await? == spec_with(&json!({"approvals": ["ten@0a1b2c"]})));
-    ended(&run(&["approve", "hall/ten"])?, 0, &["was approved for run 0a1b2c already"])?;
+    ended(&run(&["approve", "hall/ten"])?, 0, &["was already approved for run 0a1b2c"])?;
     // Two approvals at once, several times: none is lost.
     for _ in 0..5 {
         let clear = json!({"spec": {"approvals": null}});
@@ -286,7 +286,7 @@ async fn each_verb_changes_its_field_and_nothing_else() -> anyhow::Result<()> {
     fields.retain(|field, _| field != "abort" && field != "retry");
     ensure!(after == before, "{after:#}");
     set_status(&person, at(RolloutPhase::Aborted)).await?;
-    ended(&run(&["abort", "hall", "--yes"])?, 1, &["its run is over already (Aborted)"])?;
+    ended(&run(&["abort", "hall", "--yes"])?, 1, &["its run is already over (Aborted)"])?;
     ended(&run(&["retry", "hall", "--yes"])?, 1, &["spec.runID"])?;
     let next = ["--run-id", "2", "--all", "--yes"];
     ended(&create(&person, &[&batches[..], &next].concat())?, 1, &["kubectl patch flashrollout"])?;
@@ -316,7 +316,7 @@ async fn a_status_is_told_with_what_to_do_and_each_end_has_its_exit_code() -> an
     let words = ["2/3", "Waits for: approval of batch ten", command, "needs approval"];
     ended(&run(&["status", "hall"])?, 0, &words)?;
     ended(&run(&["status", "hall", "--until", "blocked"])?, 12, &[command])?;
-    ended(&run(&["status", "hall", "--timeout", "1s"])?, 11, &["after 1 s, and it is not over"])?;
+    ended(&run(&["status", "hall", "--timeout", "1s"])?, 11, &["timed out after 1 s"])?;
     let said = run(&["status", "hall", "-o", "json"])?.json()?;
     ensure!(said["rollouts"][0]["approvalOf"] == "ten", "{said}");
     let completed = person.run(&["__complete", "rollout", "approve", ""])?;
@@ -340,7 +340,7 @@ async fn a_status_is_told_with_what_to_do_and_each_end_has_its_exit_code() -> an
     let words = ["akri-7", "1 x FlashTimeout", "deviceTimeoutSeconds", "rollout retry hall"];
     ended(&run(&["status", "hall"])?, 0, &words)?;
     ended(&run(&["status", "hall", "--until", "blocked"])?, 12, &["TooManyFailed"])?;
-    ended(&run(&["resume", "hall"])?, 0, &["nobody had paused it: TooManyFailed"])?;
+    ended(&run(&["resume", "hall"])?, 0, &["the operator paused it: TooManyFailed"])?;
     // Soaks.
     let mut soaking = at(RolloutPhase::Soaking);
     soaking.batches[0].state = BatchState::Soaking;
@@ -388,7 +388,7 @@ fn interrupted(person: &Person) -> anyhow::Result<()> {
     let output = child.wait_with_output()?;
     let errors = String::from_utf8(output.stderr)?;
     ensure!(sent.success() && output.status.code() == Some(130), "{errors}");
-    ensure!(errors.contains("interrupted; FlashRollout default/hall goes on"), "{errors}");
+    ensure!(errors.contains("interrupted; FlashRollout default/hall continues"), "{errors}");
     let abort = "kubectl flashjob rollout abort hall -n default ends it";
     ensure!(errors.contains(abort), "{errors}");
     Ok(())
@@ -423,13 +423,13 @@ async fn listed(person: &Person) -> anyhow::Result<()> {
     eventually("the definition is gone", Duration::from_secs(30), is_gone).await?;
     let unknown = || async {
         let said = person.run(&["rollout", "status", "hall"])?;
-        Ok(said.errors.contains("does not know the kind").then_some(said))
+        Ok(said.errors.contains("kind is not installed").then_some(said))
     };
     let said = eventually("the kind is gone", Duration::from_secs(30), unknown).await?;
     ended(&said, 3, &["kubectl flashjob check"])?;
     for words in [&["rollout", "status"][..], &["rollout", "pause", "hall"], &CREATE] {
         let words = [words, if words == CREATE { &["--all", "--yes"][..] } else { &[] }].concat();
-        ended(&person.run(&words)?, 3, &["does not know the kind"])?;
+        ended(&person.run(&words)?, 3, &["kind is not installed"])?;
     }
     let said = person.run(&["status"])?;
     ended(&said, 0, &["No FlashJobs in namespace default"])?;

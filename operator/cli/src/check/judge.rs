@@ -45,7 +45,7 @@ impl Finding {
 }
 
 fn denied(check: impl Into<String>, words: &str) -> Finding {
-    finding(check, Status::Denied, format!("you may not see it: {words}"))
+    finding(check, Status::Denied, format!("access denied: {words}"))
 }
 
 fn definition(own: &CustomResourceDefinition, facts: &Facts) -> Finding {
@@ -58,13 +58,13 @@ fn definition(own: &CustomResourceDefinition, facts: &Facts) -> Finding {
     match missing {
         // The API server publishes the schema a moment after it serves the kind.
         None if facts.served.iter().flatten().any(|kind| *kind == own.spec.names.kind) => {
-            finding(check, Status::Unknown, "is installed, and its schema is not published")
+            finding(check, Status::Unknown, "is installed, but its schema is not published yet")
         }
         None => finding(check, Status::Failed, "is not installed").next(INSTALL_DEFINITIONS),
         Some(missing) if missing.is_empty() => finding(check, Status::Ok, "is of this version"),
         Some(missing) => {
             let message = format!(
-                "is of another version: missing or of another type: {}",
+                "is of another version: fields that are missing or have another type: {}",
                 missing.join(", ")
             );
             finding(check, Status::Failed, message).next(INSTALL_DEFINITIONS)
@@ -77,7 +77,8 @@ fn devices(instances: &Answer<i64>) -> Finding {
     match instances {
         Err(Unread::Denied(words)) => denied(check, words),
         Err(Unread::Absent) => {
-            let message = "Akri is not installed: there is no definition instances.akri.sh";
+            let message = "Akri is not installed: there is no CustomResourceDefinition \
+                           instances.akri.sh";
             finding(check, Status::Failed, message).next("install Akri, https://docs.akri.sh")
         }
         Ok(0) => finding(check, Status::Warning, "Akri has found no device").next(
@@ -103,7 +104,7 @@ fn operator(facts: &Facts) -> Vec<Finding> {
         let (message, next) = match &facts.namespace {
             None => (format!("{message} has the label {OPERATOR}"), install.to_owned()),
             Some(namespace) => (
-                format!("{message} of namespace {namespace} has the label {OPERATOR}"),
+                format!("{message} in namespace {namespace} has the label {OPERATOR}"),
                 format!("leave out -n to look in all namespaces; if there is none, {install}"),
             ),
         };
@@ -192,19 +193,23 @@ fn held(namespace: &str, lease: &Answer<Lease>, facts: &Facts) -> Finding {
     let lease = match lease {
         Err(Unread::Denied(words)) => return denied(check, words),
         Err(Unread::Absent) => {
-            return finding(check, Status::Failed, "does not exist: no operator has led yet");
+            return finding(
+                check,
+                Status::Failed,
+                "does not exist: no operator has become leader yet",
+            );
         }
         Ok(lease) => lease.spec.as_ref(),
     };
     let holder = lease.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
     if holder.is_empty() {
-        return finding(check, Status::Failed, "nobody holds it, so nobody flashes");
+        return finding(check, Status::Failed, "no operator holds it, so no device is flashed");
     }
     let renewed = lease.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
     let lasts = lease.and_then(|spec| spec.lease_duration_seconds).unwrap_or(15);
     match renewed.map(|renewed| seconds_since(renewed, facts.now)) {
         Some(age) if age > i64::from(lasts) => {
-            let message = format!("{holder} held it, and renewed it last {age} s ago");
+            let message = format!("has expired: {holder} last renewed it {age} s ago");
             finding(check, Status::Failed, message)
         }
         _ => finding(check, Status::Ok, format!("held by {holder}")),
@@ -246,13 +251,13 @@ fn plugin(plugin: &DevicePlugin) -> Finding {
             finding(check, Status::Ok, format!("version {version} serves {types}"))
         }
         Some(ready) if ready.status == "True" => {
-            let message = format!("version {version} goes on serving: {}", ready.message);
+            let message = format!("version {version} is still serving: {}", ready.message);
             finding(check, Status::Warning, message)
         }
         Some(ready) => {
             finding(check, Status::Failed, format!("{}: {}", ready.reason, ready.message))
         }
-        None => finding(check, Status::Failed, "nothing is known of it yet"),
+        None => finding(check, Status::Failed, "has no Ready condition yet"),
     }
 }
 
@@ -262,7 +267,9 @@ fn load_balancer(facts: &Facts) -> Finding {
     let services = match &facts.balanced {
         Ok(services) => services,
         Err(Unread::Denied(words)) => return denied(check, words),
-        Err(Unread::Absent) => return finding(check, Status::Unknown, "nothing shows it"),
+        Err(Unread::Absent) => {
+            return finding(check, Status::Unknown, "its presence cannot be determined");
+        }
     };
     let has_address = |service: &&k8s_openapi::api::core::v1::Service| {
         let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
@@ -275,15 +282,15 @@ fn load_balancer(facts: &Facts) -> Finding {
         (0, 0) => finding(
             check,
             Status::Unknown,
-            "no Service asks for an address, so that nothing shows whether one would get it",
+            "no Service requests an address, so it is unknown whether one would get it",
         ),
         (0, waiting) => {
             let message = match waiting {
-                1 => "1 Service waits for an address, and has none".to_owned(),
-                _ => format!("{waiting} Services wait for an address, and none has one"),
+                1 => "1 Service requests an address but has none".to_owned(),
+                _ => format!("{waiting} Services request an address, but none has one"),
             };
-            let next = "install a load balancer such as MetalLB, and give it addresses; plugins \
-                        that flash over USB or serial need none";
+            let next = "install a load balancer such as MetalLB, and configure its addresses; \
+                        plugins that flash over USB or serial do not need one";
             finding(check, Status::Warning, message).next(next)
         }
         (given, all) => {

@@ -157,6 +157,6 @@ fn answer<T>(answer: kube::Result<T>) -> Result<Answer<T>, Failure> {
             Ok(Err(Unread::Denied(status.message)))
         }
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Err(Unread::Absent)),
-        Err(error) => Err(refused("look at the cluster", &error)),
+        Err(error) => Err(refused("inspect the cluster", &error)),
     }
 }

@@ -108,7 +108,7 @@ impl Which {
 /// The operator has not observed the change yet, so the object before the change decides.
 fn consequence<K: Workload>(before: &K, suspend: bool) -> String {
     match before.meta().deletion_timestamp {
-        Some(_) => "; it is being deleted all the same".to_owned(),
+        Some(_) => "; it is still being deleted".to_owned(),
         None => before.consequence(suspend),
     }
 }
@@ -130,8 +130,8 @@ async fn set_suspend<K: Workload>(place: &Place, name: &str, suspend: bool) -> R
 /// CustomResourceDefinition does not have.
 pub fn dropped<K: Workload>(place: &Place, what: &str, name: &str, field: &str) -> Failure {
     let message = format!(
-        "cannot {what} {}: the definition that is installed has no field {field}; install the \
-         definitions of this version (kubectl flashjob check)",
+        "cannot {what} {}: the installed CustomResourceDefinition has no field {field}; install \
+         the definitions of this version (kubectl flashjob check)",
         place.named::<K>(name)
     );
     Failure::new(Code::Unavailable, "DefinitionOutdated", message)
@@ -154,8 +154,8 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
     prompt::confirm(&question(&jobs), command.yes).await?;
     let namespace = &place.namespace;
     interruption.says(format!(
-        "a deletion that was begun goes on: the operator ends the Pods, then the FlashJob is \
-         gone; kubectl flashjob status -n {namespace} shows what is left"
+        "deletions that were requested continue: the operator stops the Pods, then the FlashJob \
+         disappears; kubectl flashjob status -n {namespace} shows the remaining ones"
     ));
     let mut lines = Vec::new();
     for job in &jobs {
@@ -164,8 +164,9 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
     if command.timeout.is_none() {
         let names: Vec<_> = jobs.iter().map(ResourceExt::name_any).collect();
         eprintln!(
-            "Waiting until the operator has ended the Pods, then this is gone: {}. Where no \
-             operator runs it stays: kubectl flashjob check. --timeout limits the time",
+            "Waiting until the operator has stopped the Pods and this is deleted: {}. Without a \
+             running operator it is never deleted; see kubectl flashjob check. --timeout limits \
+             the wait",
             names.join(", ")
         );
     }
@@ -194,7 +195,7 @@ fn question(jobs: &[FlashJob]) -> String {
     let loss = match jobs.iter().all(Workload::is_over) {
         true => "",
         false => {
-            " Pods that are at work are ended, and a device in transfer may be left half written."
+            " Running Pods are stopped, and a device in transfer may be left partially written."
         }
     };
     format!("Delete FlashJob {}?{loss}", named.join(", "))
@@ -237,7 +238,7 @@ mod tests {
     fn a_pause_says_what_becomes_of_a_job_that_is_not_at_work() {
         assert_eq!(consequence(&job(Phase::InProgress, 1), true), "");
         let mut over = job(Phase::Completed, 0);
-        assert!(consequence(&over, true).contains("have their results"));
+        assert!(consequence(&over, true).contains("all its devices have results"));
         assert_eq!(consequence(&over, false), "");
         over.metadata.generation = Some(2);
         assert_eq!(consequence(&over, true), "");
@@ -249,6 +250,6 @@ mod tests {
     fn the_question_names_what_a_deletion_may_leave_behind() {
         assert_eq!(question(&[job(Phase::Failed, 0)]), "Delete FlashJob fleet/hall-3?");
         let asked = question(&[job(Phase::InProgress, 1)]);
-        assert!(asked.contains("with 1 device in flight?") && asked.contains("half written"));
+        assert!(asked.contains("with 1 device in flight?") && asked.contains("partially written"));
     }
 }

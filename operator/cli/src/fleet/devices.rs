@@ -56,7 +56,7 @@ pub fn word(text: &str) -> Result<String, String> {
 pub fn property(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
     let owned = parts.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    owned.ok_or_else(|| format!("{text:?} is not NAME=VALUE, as LOCATION=hall-3"))
+    owned.ok_or_else(|| format!("{text:?} is not NAME=VALUE, such as LOCATION=hall-3"))
 }
 
 impl Filter {
@@ -141,12 +141,12 @@ pub fn nothing(all: usize, namespace: Option<&str>) -> Failure {
         namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
     let message = match (all, namespace) {
         (0, Some(_)) => format!(
-            "Akri has found no device{place}; kubectl flashjob devices -A looks at all \
-             namespaces, kubectl flashjob check at the installation"
+            "Akri has found no device{place}; kubectl flashjob devices -A searches all \
+             namespaces, kubectl flashjob check checks the installation"
         ),
         (0, None) => "Akri has found no device; see kubectl flashjob check".to_owned(),
-        (1, _) => format!("the only device{place} does not fit all filters"),
-        (all, _) => format!("none of the {all} devices{place} fits all filters"),
+        (1, _) => format!("the only device{place} does not match all filters"),
+        (all, _) => format!("none of the {all} devices{place} matches all filters"),
     };
     Failure::new(Code::Unavailable, "NoDevices", message)
 }

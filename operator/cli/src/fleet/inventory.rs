@@ -189,7 +189,7 @@ pub async fn note_holders(
         _ => format!("HELD BY is not known in namespace {}", denied.join(", ")),
     };
     Ok(Some(format!(
-        "you may not list FlashJobs of all namespaces: {hidden}; ask whoever administers the \
+        "no permission to list FlashJobs of all namespaces: {hidden}; ask whoever administers the \
          cluster for the verb list on flashjobs"
     )))
 }

@@ -46,7 +46,7 @@ impl Workload for FlashJob {
 
     fn consequence(&self, suspend: bool) -> String {
         let words = if suspend && self.is_over() {
-            "; its devices have their results, and any that are added wait"
+            "; all its devices have results, and devices added later wait"
         } else {
             ""
         };

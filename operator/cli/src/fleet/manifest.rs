@@ -94,7 +94,7 @@ pub fn written(metadata: ObjectMeta) -> ObjectMeta {
 /// Reads all objects of a file: documents, and the items of lists.
 fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text(path)?).map_err(|error| {
-        Failure::usage(format!("{} is no YAML or JSON: {error}", path.display()))
+        Failure::usage(format!("{} is not YAML or JSON: {error}", path.display()))
     })?;
     let items = documents.into_iter().filter(|document| !document.is_null());
     Ok(items

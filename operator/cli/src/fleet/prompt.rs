@@ -45,7 +45,7 @@ impl Prompt {
             Some(Ok(line)) => Ok(line.trim().to_owned()),
             Some(Err(error)) => {
                 let cause = match error.kind() {
-                    io::ErrorKind::InvalidData => "it is no text in UTF-8".to_owned(),
+                    io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
                     _ => root(&error),
                 };
                 let message = format!("cannot read the answer: {cause}; {}", self.unfinished);
@@ -100,7 +100,8 @@ pub async fn confirm(question: &str, given: bool) -> Result<(), Failure> {
     }
     if !Prompt::is_terminal() {
         return Err(Failure::usage(
-            "nobody is there to confirm this; add --yes. Nothing was changed",
+            "standard input is not a terminal, so nobody can confirm this; add --yes. Nothing was \
+             changed",
         ));
     }
     let mut prompt = Prompt::new("nothing was changed");

@@ -80,7 +80,7 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
         0 => text,
         others => format!(
             "{text}\nNote: {} more of those that completed did not prove the new version; the \
-             status does not keep which.",
+             status does not record which.",
             counted(others, "device")
         ),
     };

@@ -80,7 +80,7 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
     );
     prompt::confirm(&question, command.yes).await?;
     interruption.says(format!(
-        "the new FlashJob may be created already: kubectl flashjob status -n {} shows it",
+        "the new FlashJob may already exist: kubectl flashjob status -n {} shows it",
         place.namespace
     ));
     let job = create(&place, &old, job, command.new_name.as_deref(), Change::Stored).await?;
@@ -152,8 +152,8 @@ async fn newer(place: &Place, old: &FlashJob) -> Result<Vec<FlashJob>, Failure> 
         Ok(jobs) => Ok(jobs.items.into_iter().filter(|job| is_newer(job, old)).collect()),
         Err(kube::Error::Api(status)) if status.code == 403 => {
             eprintln!(
-                "Note: you may not list FlashJobs, so nothing says whether another one flashes \
-                 these devices again already."
+                "Note: no permission to list FlashJobs, so it is unknown whether another one \
+                 already flashes these devices again."
             );
             Ok(Vec::new())
         }
@@ -195,7 +195,7 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     let name = job.name_any();
     let Some(status) = results_of_run(job).filter(|_| !job.is_behind()) else {
         let message = format!(
-            "FlashJob {name}: the operator has not seen the last change yet, so nothing says \
+            "FlashJob {name}: the operator has not seen the last change yet, so it is unknown \
              which devices failed; see kubectl flashjob status {name} -n {}",
             job.namespace().unwrap_or_default()
         );
@@ -229,8 +229,8 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     let unnamed = failed.len().saturating_sub(named.len());
     let notes = (unnamed > 0).then(|| {
         format!(
-            "The status names the reasons of the first {}; {unnamed} more failed and are left \
-             out. Without --reason all are flashed again.",
+            "The status has the reasons of only the first {}; {unnamed} more failed and are left \
+             out. Without --reason, all are flashed again.",
             counted(named.len(), "device")
         )
     });
@@ -268,7 +268,7 @@ async fn create(
             }
         }
     }
-    Err(Failure::usage(format!("no name is free; give one with --new-name (tried {NAMES})")))
+    Err(Failure::usage(format!("all {NAMES} generated names are taken; give one with --new-name")))
 }
 
 #[cfg(test)]

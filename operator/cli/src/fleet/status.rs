@@ -154,8 +154,10 @@ impl Status {
         match place.read::<FlashRollout>(name).await {
             Ok(rollout) => {
                 let command = command_for("status", &rollout);
-                let message =
-                    format!("{}; a FlashRollout is called so: {command}", failure.message);
+                let message = format!(
+                    "{}; there is a FlashRollout of that name: {command}",
+                    failure.message
+                );
                 Failure { message, ..failure }
             }
             // This is only a hint, so its own failure is ignored.
@@ -176,11 +178,11 @@ impl Status {
         let place = self.scope.one_place(&format!("a {kind}")).await?;
         let named = place.named::<K>(name);
         let ending = K::ending(&place.namespace, name);
-        interruption.says(format!("{named} goes on; {ending}"));
+        interruption.says(format!("{named} continues; {ending}"));
         let on_change = |object: &K| {
             interruption.says(match object.is_suspended() && !object.is_over() {
                 true => format!("{named} stays paused: {}, {ending}", resuming(object)),
-                false => format!("{named} goes on; {ending}"),
+                false => format!("{named} continues; {ending}"),
             });
         };
         let is_for_people = output == Output::Table || output == Output::Wide;

@@ -70,7 +70,7 @@ fn current(job: &FlashJob) -> FlashJobStatus {
         conditions: status.conditions,
         counts: Some(Counts { total, active, pending: total - active, ..Counts::default() }),
         progress: Some(format!("0/{total}")),
-        message: Some("The results so far are those of another firmware or run.".to_owned()),
+        message: Some("The results so far are from another firmware or run.".to_owned()),
         devices,
         ..FlashJobStatus::default()
     }
@@ -147,7 +147,7 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     )];
     if job.status.is_none() {
         lines.push(
-            "No operator has looked at it yet; kubectl flashjob check says what is missing."
+            "No operator has processed it yet; kubectl flashjob check shows what is missing."
                 .to_owned(),
         );
         return lines.join("\n");
@@ -186,7 +186,7 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     }
     lines.extend(firmware(status.firmware.as_ref()));
     if job.is_suspended() && job.is_over() {
-        lines.push(format!("It is paused, so what is added waits: {}", resuming(job)));
+        lines.push(format!("It is paused, so added devices wait: {}", resuming(job)));
     }
     // The message of one device says more than the general reason.
     let example = |name: &str| {
@@ -298,7 +298,7 @@ pub fn line(job: &FlashJob) -> String {
         false => String::new(),
     };
     let Some(counts) = current(job).counts else {
-        return format!("{}: no operator has worked on it yet{resume}", job.name_any());
+        return format!("{}: no operator has processed it yet{resume}", job.name_any());
     };
     format!(
         "{} {}: {} of {} devices have a result, {} failed, {} in flight, {} verifying{resume}",

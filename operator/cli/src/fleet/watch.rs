@@ -114,7 +114,8 @@ pub async fn follow<K: Workload>(
                     None => at_once(place, name, follow.timeout).await?,
                 };
                 let ended = end(&object, follow.until);
-                let ended = ended.unwrap_or_else(|| Err(late(follow.timeout, &object.line())));
+                let ended = ended
+                    .unwrap_or_else(|| Err(timed_out(follow.timeout, &object.line())));
                 return screen.clear().and(ended).map(|()| object);
             }
         }
@@ -168,9 +169,9 @@ fn lasting<K: Workload>(
     }
 }
 
-fn late(timeout: Option<Duration>, state: &str) -> Failure {
+fn timed_out(timeout: Option<Duration>, state: &str) -> Failure {
     let timeout = crate::duration::shown(timeout.unwrap_or_default());
-    let message = format!("{state}; that is all after {timeout}, and it is not over");
+    let message = format!("{state}; timed out after {timeout}");
     Failure::new(Code::TimedOut, "TimedOut", message)
 }
 
@@ -185,7 +186,7 @@ async fn at_once<K: Workload>(
         Ok(read) => read,
         Err(_) => {
             let message = format!(
-                "no state of {} came within {}: the API server does not answer",
+                "no state of {} was received within {}: the API server does not answer",
                 place.named::<K>(name),
                 crate::duration::shown(timeout.unwrap_or_default() + CONNECT_LIMIT)
             );
@@ -212,9 +213,9 @@ pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Resul
             },
             () = reached(deadline) => {
                 let message = format!(
-                    "FlashJob {}/{name} is not gone after {}: the operator ends its Pods first, \
-                     then it goes by itself; where no operator runs it stays: kubectl flashjob \
-                     check",
+                    "FlashJob {}/{name} still exists after {}: it is deleted once the operator \
+                     has stopped its Pods; without a running operator it is never deleted, see \
+                     kubectl flashjob check",
                     place.namespace,
                     crate::duration::shown(timeout.unwrap_or_default())
                 );

@@ -79,7 +79,7 @@ pub trait Workload:
 
     /// Returns a message that the object is already paused, or not paused; follows its name.
     fn unchanged(&self) -> String {
-        let state = if self.is_suspended() { "is paused already" } else { "is not paused" };
+        let state = if self.is_suspended() { "is already paused" } else { "is not paused" };
         format!("{state}; nothing changed")
     }
 
@@ -163,7 +163,7 @@ pub fn full_name<K: Workload>(object: &K) -> String {
 
 /// Returns the command that ends a pause, as part of a sentence.
 pub fn resuming<K: Workload>(object: &K) -> String {
-    format!("{} lets it go on", command_for("resume", object))
+    format!("{} resumes it", command_for("resume", object))
 }
 
 /// Returns the command line of a verb for an object.

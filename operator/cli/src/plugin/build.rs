@@ -122,7 +122,7 @@ impl Toolchain {
         let linker = linker.ok_or_else(|| {
             missing(
                 "wasm-component-ld",
-                &format!("it comes with the Rust of rustup; or name one in {LINKER}"),
+                &format!("it comes with Rust from rustup; or set {LINKER} to its path"),
             )
         })?;
         let before = std::env::var_os("PATH").unwrap_or_default();
@@ -163,7 +163,7 @@ impl Toolchain {
             cargo.output().await.map_err(|error| failed(format!("cannot run cargo: {error}")))?;
         if !output.status.success() {
             return Err(failed(format!(
-                "cargo could not build {}; its own words are above",
+                "cargo could not build {}; see its messages above",
                 command.directory.display()
             )));
         }

@@ -129,8 +129,8 @@ pub(super) fn size(bytes: usize) -> String {
 pub(super) fn trust(source: &ComponentSource, verified: &Verified) -> String {
     let entry = source.trust_pattern().unwrap_or_default();
     match source.trust(verified) {
-        "LocalFile" => "a file of this machine".to_owned(),
-        "Signed" => format!("signed, as trust for {entry} demands"),
+        "LocalFile" => "a local file".to_owned(),
+        "Signed" => format!("signed, as trust entry {entry} requires"),
         "UnsignedAllowed" => format!("not signed; trust entry {entry} allows that"),
         _ => "not checked; add --key, or --config with the operator's configuration".to_owned(),
     }

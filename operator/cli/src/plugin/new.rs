@@ -96,8 +96,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "{name:?} is no name for a plugin; expected lower-case letters, digits and dashes inside, \
-         at most 63"
+        "{name:?} is not a valid plugin name; expected lower-case letters, digits and dashes \
+         inside, at most 63"
     );
     Err(Failure::usage(message))
 }
@@ -122,7 +122,7 @@ fn place(folder: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
         Failure::new(
             Code::Usage,
             "FileExists",
-            format!("{} is there already; name another folder with --directory", folder.display()),
+            format!("{} already exists; name another folder with --directory", folder.display()),
         )
     };
     if folder.symlink_metadata().is_ok() {

@@ -32,7 +32,7 @@ pub(super) async fn run(command: &Pull) -> Result<Report, Failure> {
     let reference = reference(&command.reference)?;
     let Reference::Registry { repository, .. } = &reference else {
         return Err(Failure::usage(format!(
-            "{} is a file already; name a reference",
+            "{} is a local file; name a reference",
             command.reference
         )));
     };

@@ -46,7 +46,7 @@ fn annotation(text: &str) -> Result<(String, String), String> {
 pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     let Reference::File { path, .. } = reference(&command.file)? else {
         return Err(Failure::usage(format!(
-            "{} is no file; name the component that plugin build wrote",
+            "{} is not a file; name the component that plugin build wrote",
             command.file
         )));
     };
@@ -67,12 +67,15 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     {
         Ok(plugin) => Some(plugin),
         Err(failure) if command.force => {
-            eprintln!("kubectl flashjob: published all the same: {}", failure.message);
+            eprintln!("kubectl flashjob: published anyway: {}", failure.message);
             None
         }
         Err(failure) => {
             return Err(Failure {
-                message: format!("{}; nothing was published (--force does)", failure.message),
+                message: format!(
+                    "{}; nothing was published (--force publishes anyway)",
+                    failure.message
+                ),
                 ..failure
             });
         }

@@ -56,22 +56,22 @@ pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
     };
     let outcome = command.outcome.outcome(&case.request)?;
     let validated = plugin.measure_validate_settings(&case.request.settings).await;
-    let mut asked = PluginAnswers { validated, built: None, objects: None, judged: None };
-    if asked.validated.answer.is_ok() {
-        asked.built = Some(plugin.measure_build(&case.request).await);
+    let mut answers = PluginAnswers { validated, built: None, objects: None, judged: None };
+    if answers.validated.answer.is_ok() {
+        answers.built = Some(plugin.measure_build(&case.request).await);
     }
-    if let Some(Ok(flash)) = asked.built.as_ref().map(|built| &built.answer) {
+    if let Some(Ok(flash)) = answers.built.as_ref().map(|built| &built.answer) {
         let made =
             objects::make(&case, &plugin, flash, configured, &source.config, &command.address);
-        asked.objects = Some(made.map_err(|denied| denied.0));
+        answers.objects = Some(made.map_err(|denied| denied.0));
         if let Some(outcome) = &outcome {
-            asked.judged = Some(plugin.measure_judge(&case.request, outcome).await);
+            answers.judged = Some(plugin.measure_judge(&case.request, outcome).await);
         }
     }
-    let notes = notes(&case, &plugin, configured, &asked, command.registry.config.is_some());
-    let text = shown::text(&case, &asked, &notes);
-    let json = shown::json(&source, &verified, &plugin, &case, outcome.as_ref(), &asked, &notes);
-    Ok(Report::new(text, json).failing(asked.failure()))
+    let notes = notes(&case, &plugin, configured, &answers, command.registry.config.is_some());
+    let text = shown::text(&case, &answers, &notes);
+    let json = shown::json(&source, &verified, &plugin, &case, outcome.as_ref(), &answers, &notes);
+    Ok(Report::new(text, json).failing(answers.failure()))
 }
 
 /// Returns notes on what would be different in the operator.
@@ -105,12 +105,13 @@ fn notes(
         notes.push(format!("the configuration has no plugin {name}, so nothing is granted to it"));
     }
     if !has_config && matches!(asked.objects, Some(Err(_))) {
-        notes.push("grants are taken from the operator's configuration: --config".to_owned());
+        notes.push(
+            "grants are taken from the operator's configuration; name it with --config".to_owned(),
+        );
     }
     if case.spec.exposure == flashjob_api::Exposure::Pooled {
         notes.push(
-            "exposure is Pooled: the operator hands on a Service of the pool; shown as for \
-             PerDevice"
+            "exposure is Pooled: the operator reuses a Service of the pool; shown as for PerDevice"
                 .to_owned(),
         );
     }

@@ -22,9 +22,9 @@ pub struct Verify {
 pub(super) async fn run(command: &Verify) -> Result<Report, Failure> {
     if command.trust.demanded().is_none() && command.registry.config.is_none() {
         return Err(Failure::usage(
-            "nothing says whose signature is demanded; add --key cosign.pub, or --trusted-root, \
-             --certificate-identity and --certificate-oidc-issuer, or --config with the \
-             operator's configuration",
+            "it is not specified whose signature is required; add --key cosign.pub, or \
+             --trusted-root, --certificate-identity and --certificate-oidc-issuer, or --config \
+             with the operator's configuration",
         ));
     }
     let reference = reference(&command.reference)?;

@@ -68,7 +68,7 @@ pub async fn apply(
             Err(error) => return Err(refused(&what, &error)),
         }
     }
-    let message = format!("cannot {what}: somebody else changes it all the time; try again");
+    let message = format!("cannot {what}: others keep changing it at the same time; try again");
     Err(Failure::new(Code::Other, "Busy", message))
 }
 
@@ -101,7 +101,7 @@ pub fn ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Result<(),
         return Ok(());
     }
     let message = format!(
-        "FlashJob {}/{} was changed meanwhile: it flashes {} version {} now, in a run of its own",
+        "FlashJob {}/{} was changed in the meantime: it now flashes {} version {}, in another run",
         order.namespace, order.name, existing.spec.firmware, existing.spec.version
     );
     Err(Failure::new(Code::Other, CHANGED, message))

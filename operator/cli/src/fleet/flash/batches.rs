@@ -48,8 +48,8 @@ pub enum ProgressStyle {
 }
 
 impl ProgressStyle {
-    fn say(self, told: Self, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        if self == told { print(&text()) } else { Ok(()) }
+    fn say(self, style: Self, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self == style { print(&text()) } else { Ok(()) }
     }
 }
 
@@ -63,16 +63,16 @@ pub async fn carry_out(
     mut order: Order,
     pacing: Pacing,
     path: Option<&Path>,
-    told: ProgressStyle,
+    style: ProgressStyle,
     interruption: &Interruption,
 ) -> Result<Report, Failure> {
     let deadline = pacing.timeout.map(|timeout| Instant::now() + timeout);
-    let path = path.or((told == ProgressStyle::Dialogue).then(|| Path::new(FILE)));
+    let path = path.or((style == ProgressStyle::Dialogue).then(|| Path::new(FILE)));
     let Left { existing, uids: left, note, .. } = left(place, &order).await?;
     if let (Some(existing), true) = (&existing, left.is_empty()) {
         return Ok(status::report(std::slice::from_ref(existing)).saying(note.unwrap_or_default()));
     }
-    if let (Some(note), true) = (note, told != ProgressStyle::Nothing) {
+    if let (Some(note), true) = (note, style != ProgressStyle::Nothing) {
         print(&note)?;
     }
     if let Some(paused) = existing.as_ref().filter(|existing| existing.is_suspended()) {
@@ -84,10 +84,10 @@ pub async fn carry_out(
     let mut after = 0;
     // Uid of the FlashJob that has the batches so far. If somebody deletes it, it is not created
     // again.
-    let mut known: Option<String> = None;
+    let mut job_uid: Option<String> = None;
     for (index, batch) in batches.iter().enumerate() {
         let (count, is_last) = (index + 1, index + 1 == batches.len());
-        told.say(ProgressStyle::Dialogue, || {
+        style.say(ProgressStyle::Dialogue, || {
             format!("\nApplying batch {count} with UUIDs: ['{}']", batch.join("', '"))
         })?;
         // A file that cannot be written is reported before anything is applied.
@@ -95,32 +95,32 @@ pub async fn carry_out(
             file::write(path, &order.job(batch))?;
         }
         let job = loop {
-            let applied = apply(place, &order, batch, known.as_deref()).await;
+            let applied = apply(place, &order, batch, job_uid.as_deref()).await;
             match applied.map_err(|failure| ended(failure, &order, after, left.len()))? {
                 Some(job) => break job,
                 None => {
                     number += 1;
                     order.name = format!("{stem}-{number}");
-                    known = None;
+                    job_uid = None;
                 }
             }
         };
-        let uid = known.insert(job.uid().unwrap_or_default());
+        let uid = job_uid.insert(job.uid().unwrap_or_default());
         after += batch.len();
         let rest = left.len() - after;
         let mut goes_on = going_on(&job, rest, &order);
         interruption.says(&goes_on);
         if let Some(path) = path {
             file::write(path, &job)?;
-            told.say(ProgressStyle::Dialogue, || format!("UUIDs saved to {}", path.display()))?;
-            told.say(ProgressStyle::Dialogue, || {
+            style.say(ProgressStyle::Dialogue, || format!("UUIDs saved to {}", path.display()))?;
+            style.say(ProgressStyle::Dialogue, || {
                 format!("Successfully applied {}", path.display())
             })?;
         }
-        told.say(ProgressStyle::Dialogue, || {
+        style.say(ProgressStyle::Dialogue, || {
             format!("Waiting for {} seconds before the next batch...", pacing.delay.as_secs())
         })?;
-        told.say(ProgressStyle::Options, || {
+        style.say(ProgressStyle::Options, || {
             format!(
                 "Batch {count} of {}: {}, FlashJob {}/{}",
                 batches.len(),
@@ -145,7 +145,7 @@ pub async fn carry_out(
             let failure = match failure.reason {
                 // The FlashJob existed a moment ago.
                 NOT_FOUND => watch::deleted::<FlashJob>(&order.namespace, &order.name),
-                _ => late(failure, &pacing, &goes_on),
+                _ => timed_out(failure, &pacing, &goes_on),
             };
             ended(failure, &order, after, left.len())
         })?;
@@ -158,7 +158,7 @@ pub async fn carry_out(
         if is_last {
             break;
         }
-        told.say(ProgressStyle::Options, || match pacing.delay {
+        style.say(ProgressStyle::Options, || match pacing.delay {
             Duration::ZERO => "The next batch follows".to_owned(),
             delay => format!("The next batch follows after {}", duration::shown(delay)),
         })?;
@@ -175,7 +175,7 @@ pub async fn carry_out(
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let failure = Failure::new(Code::TimedOut, "TimedOut", "");
-            return Ok(status::report(&jobs).failing(Some(late(failure, &pacing, &goes_on))));
+            return Ok(status::report(&jobs).failing(Some(timed_out(failure, &pacing, &goes_on))));
         }
     }
     Ok(status::report(&jobs))
@@ -216,14 +216,14 @@ pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
     let retry = match failed {
         0 => String::new(),
         failed => format!(
-            " ({} failed: kubectl flashjob retry {name} -n {namespace} flashes those alone)",
+            " ({} failed: kubectl flashjob retry {name} -n {namespace} flashes only those)",
             counted(failed, "device")
         ),
     };
     let note = match (done, uids.is_empty()) {
         (0, _) => None,
         (_, true) => Some(format!(
-            "FlashJob {namespace}/{name} is unchanged: {} asked for, all with a result of this \
+            "FlashJob {namespace}/{name} is unchanged: {} requested, all with a result of this \
              firmware already{retry}. --again flashes them again",
             counted(done, "device")
         )),
@@ -237,12 +237,12 @@ pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
 }
 
 /// Rewords a timeout for the whole command; returns any other failure unchanged.
-fn late(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
+fn timed_out(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
     if failure.code != Code::TimedOut {
         return failure;
     }
     let timeout = duration::shown(pacing.timeout.unwrap_or_default());
-    Failure { message: format!("not over after {timeout}; {goes_on}"), ..failure }
+    Failure { message: format!("timed out after {timeout}; {goes_on}"), ..failure }
 }
 
 /// Adds the state of the devices to a failure that ends the command before its last batch: `after`
@@ -256,23 +256,23 @@ fn ended(failure: Failure, order: &Order, after: usize, all: usize) -> Failure {
         // The message already has the state of the devices.
         "TimedOut" => return failure,
         DELETED => format!(
-            "{}, and is not made again{}. Its results are gone with it: the same command flashes \
-             all {} in a new FlashJob, --uid chooses some of them",
+            "{}, and is not created again{}. Its results were deleted with it: the same command \
+             flashes all {} in a new FlashJob, --uid chooses some of them",
             failure.message,
             not_started(rest),
             counted(all, "device")
         ),
         CHANGED => format!(
-            "{}; nothing more is added to it{}. kubectl flashjob status {name} -n {namespace} -w \
-             follows it; for the devices that are left give another --name, or wait until it is \
+            "{}; no more devices are added to it{}. kubectl flashjob status {name} -n {namespace} \
+             -w follows it; for the remaining devices give another --name, or wait until it is \
              over",
             failure.message,
             not_started(rest)
         ),
         _ if rest == 0 => return failure,
         _ => format!(
-            "{}{}; the same command goes on with {}. kubectl flashjob status {name} -n \
-             {namespace} -w follows those that were",
+            "{}{}; the same command continues with {}. kubectl flashjob status {name} -n \
+             {namespace} -w follows those already started",
             failure.message,
             not_started(rest),
             them(rest)
@@ -326,7 +326,7 @@ impl Left {
         if let Some(existing) = &self.existing {
             if !is_same_run(existing, order) {
                 sentences.push_str(&format!(
-                    " The results of {} version {} that it has are replaced.",
+                    " Its results of {} version {} are replaced.",
                     existing.spec.firmware, existing.spec.version
                 ));
             }
@@ -340,7 +340,7 @@ impl Left {
 
 /// Returns the effect of a pause on added devices, as the end of a sentence about the FlashJob.
 fn paused_words(existing: &FlashJob) -> String {
-    format!("is paused, and stays so: nothing begins before {}", resuming(existing))
+    format!("is paused and stays paused: nothing starts until {}", resuming(existing))
 }
 
 /// Describes what happens to the FlashJob and to the remaining devices if the program ends now.
@@ -354,11 +354,15 @@ fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
     let rest = match rest {
         0 => String::new(),
         rest => {
-            format!("{}; the same command{without} goes on with {}", not_started(rest), them(rest))
+            format!(
+                "{}; the same command{without} continues with {}",
+                not_started(rest),
+                them(rest)
+            )
         }
     };
     format!(
-        "FlashJob {namespace}/{name} stays: kubectl flashjob status {name} -n {namespace} -w \
+        "FlashJob {namespace}/{name} remains: kubectl flashjob status {name} -n {namespace} -w \
          follows it, kubectl flashjob cancel {name} -n {namespace} ends it{paused}{rest}"
     )
 }
@@ -376,8 +380,8 @@ fn them(count: usize) -> &'static str {
 fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failure {
     let were = if rest == 1 { "was" } else { "were" };
     let message = format!(
-        "stopped after batch {count}: of {} in it {failed} failed, and {} {were} not started. The \
-         same command goes on with {}; --keep-going does not stop",
+        "stopped after batch {count}: {failed} of {} in it failed, and {} {were} not started. The \
+         same command continues with {}; --keep-going does not stop on failures",
         counted(batch.len(), "device"),
         counted(rest, "device"),
         them(rest)
@@ -437,7 +441,7 @@ mod tests {
         assert!(asked.contains("Left out: 1 device"), "{asked}");
         assert!(asked.contains("kubectl flashjob resume hall-3 -n fleet"), "{asked}");
         assert!(!asked.contains("are replaced"), "{asked}");
-        assert!(question(paused("2"), 0).contains("The results of a:1 version 2"));
+        assert!(question(paused("2"), 0).contains("Its results of a:1 version 2"));
     }
 
     #[test]

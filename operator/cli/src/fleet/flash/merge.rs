@@ -95,9 +95,9 @@ fn unfit(existing: &FlashJob, added: &[&Target]) -> Option<String> {
         let first = others.first()?;
         let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
         Some(format!(
-            "flashes this firmware already, and {field} is {wanted}, which does not fit {} to \
-             add, such as {} (type {}, application {}); choose those alone and give them another \
-             --name. --again flashes all again, also what is done",
+            "already flashes this firmware, and {field} is {wanted}, which does not match {} to \
+             add, such as {} (type {}, application {}); choose only those and give them another \
+             --name. --again flashes all again, including finished devices",
             counted(others.len(), "device"),
             first.uid,
             shown(&first.kind),

@@ -43,9 +43,9 @@ pub async fn run(
     }
     let (Some(firmware), Some(version)) = (&command.firmware, &command.version) else {
         return Err(Failure::usage(
-            "--firmware and --version are needed, and which devices: --type, --application, \
+            "--firmware and --version are required, and which devices: --type, --application, \
              --node, --uid, --property, --reported-version or --all. Without any of these the \
-             command asks",
+             command asks for them",
         ));
     };
     if command.filter.is_empty() && command.reported_version.is_none() && !command.all {

@@ -130,12 +130,12 @@ impl Chosen {
         match left.filter(|device| device.version.as_deref() == Some(version)).count() {
             0 => {}
             1 => eprintln!(
-                "Warning: 1 of the devices reports version {version} already, so its new firmware \
-                 cannot be told from the old one."
+                "Warning: 1 of the devices already reports version {version}, so its new firmware \
+                 cannot be distinguished from the old one."
             ),
             several => eprintln!(
-                "Warning: {several} of the devices report version {version} already, so their new \
-                 firmware cannot be told from the old one."
+                "Warning: {several} of the devices already report version {version}, so their new \
+                 firmware cannot be distinguished from the old one."
             ),
         }
     }
@@ -158,7 +158,7 @@ pub fn word(text: &str) -> Result<String, String> {
     {
         return Err(match text {
             "" => "This must not be empty.".to_owned(),
-            _ => format!("{text:?} has white space in it."),
+            _ => format!("{text:?} contains white space."),
         });
     }
     Ok(text.to_owned())
@@ -170,7 +170,7 @@ pub fn image(text: &str) -> Result<String, String> {
     match is_image(&image) {
         true => Ok(image),
         false => Err(format!(
-            "{image:?} cannot be an image; expected a reference such as {:?}.",
+            "{image:?} is not a valid image; expected a reference such as {:?}.",
             "registry.example.com/flasher:1.2"
         )),
     }

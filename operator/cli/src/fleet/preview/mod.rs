@@ -37,8 +37,9 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     let mut notes = subject.notes.clone();
     if subject.job.spec.firmware_policy.take().is_some() {
         notes.push(
-            "spec.firmwarePolicy: the firmware's registry is not asked here; the operator begins \
-             once the firmware is proven, and passes on its digest unless pin is None"
+            "spec.firmwarePolicy: the preview does not query the firmware's registry; the \
+             operator starts once the firmware is verified, and passes on its digest unless pin \
+             is None"
                 .to_owned(),
         );
     }
@@ -58,7 +59,8 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     let config = registry.config.as_deref().map(source::read_config).transpose()?;
     if config.is_none() {
         notes.push(
-            "The operator's configuration is not known, so nothing is granted to plugins: --config"
+            "The operator's configuration is not known, so nothing is granted to plugins; name it \
+             with --config"
                 .to_owned(),
         );
     }
@@ -137,10 +139,14 @@ mod tests {
 
     #[test]
     fn why_no_plugin_is_known_is_said_and_missing_rights_are_no_mistake_of_the_command_line() {
-        let denied =
-            no_plugin(Some(&Search::Denied("You may not see it: forbidden".to_owned())), false);
+        let denied = no_plugin(
+            Some(&Search::Denied("No permission to see it: forbidden".to_owned())),
+            false,
+        );
         assert_eq!((denied.code, denied.reason), (Code::Unavailable, "AccessDenied"));
-        assert!(denied.message.contains("You may not see it: forbidden; name one with --plugin"));
+        assert!(
+            denied.message.contains("No permission to see it: forbidden; name one with --plugin")
+        );
         let absent = no_plugin(Some(&Search::Absent("No Deployment is found.".to_owned())), false);
         assert_eq!(absent.code, Code::Usage);
         assert!(absent.message.contains("No Deployment is found; name"), "{}", absent.message);

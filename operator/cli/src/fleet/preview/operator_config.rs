@@ -43,13 +43,14 @@ pub async fn find(client: &Client) -> Result<Search, Failure> {
     let deployment = match listed {
         Ok(listed) => listed.items.into_iter().next(),
         Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
-            let words = format!("You may not see the operator's Deployment: {}", status.message);
+            let words =
+                format!("No permission to list the operator's Deployment: {}", status.message);
             return Ok(Search::Denied(words));
         }
         Err(error) => return Err(refused("list Deployments", &error)),
     };
     let Some(place) = deployment.as_ref().and_then(mounted) else {
-        let words = "No Deployment of the operator is found in the cluster.";
+        let words = "No Deployment of the operator was found in the cluster.";
         return Ok(Search::Absent(words.to_owned()));
     };
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &place.namespace);
@@ -57,11 +58,11 @@ pub async fn find(client: &Client) -> Result<Search, Failure> {
     match maps.get_opt(&place.map).await {
         Ok(Some(map)) => copy(&map, &place.folder).map(Search::Found),
         Ok(None) => Ok(Search::Absent(format!(
-            "{named}, which the operator's Deployment names, is missing."
+            "{named}, which the operator's Deployment refers to, does not exist."
         ))),
-        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
-            Ok(Search::Denied(format!("You may not see the configuration: {}", status.message)))
-        }
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => Ok(Search::Denied(
+            format!("No permission to read the operator's configuration: {}", status.message),
+        )),
         Err(error) => Err(refused(&format!("read {named}"), &error)),
     }
 }

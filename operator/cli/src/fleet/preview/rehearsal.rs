@@ -121,7 +121,8 @@ impl<'a> Rehearsal<'a> {
                 return Ok(self.shown());
             }
         }
-        let message = format!("no end after {ROUNDS} rounds; please report this as a bug");
+        let message =
+            format!("no final result after {ROUNDS} rounds; please report this as a bug");
         Err(Failure::new(Code::Other, "NoEnd", message))
     }
 

@@ -42,8 +42,8 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
             if job.metadata.uid.is_none() {
                 job.metadata.uid = Some(JOB_UID.to_owned());
                 notes.push(
-                    "The FlashJob has no uid yet: names of objects, and what is made of them, \
-                     will be others."
+                    "The FlashJob has no uid yet: names of objects, and values derived from them, \
+                     will be different."
                         .to_owned(),
                 );
             }
@@ -107,7 +107,10 @@ async fn other_jobs(
             Ok(jobs.items.into_iter().filter(other).collect())
         }
         Err(kube::Error::Api(status)) if status.code == 403 => {
-            notes.push("You may not see all FlashJobs: devices may be held by others.".to_owned());
+            notes.push(
+                "No permission to list all FlashJobs: other FlashJobs may hold devices."
+                    .to_owned(),
+            );
             Ok(Vec::new())
         }
         Err(error) => Err(refused("list FlashJobs", &error)),
@@ -124,7 +127,8 @@ async fn instances(
         Err(kube::Error::Api(status)) if status.code == 403 => {
             let namespace = job.namespace().unwrap_or_default();
             notes.push(format!(
-                "You may not see Instances of all namespaces: those of {namespace} are looked at."
+                "No permission to list Instances of all namespaces: only those of {namespace} are \
+                 used."
             ));
             inventory::instances(&place.client, Some(&namespace)).await
         }
@@ -144,7 +148,7 @@ fn instances_of(path: &Path) -> Result<Vec<Instance>, Failure> {
     };
     let instances: Vec<Instance> = found.map(read).collect::<Result<_, Failure>>()?;
     if instances.is_empty() {
-        return Err(Failure::usage(format!("{} has no Instance of Akri", path.display())));
+        return Err(Failure::usage(format!("{} has no Akri Instance", path.display())));
     }
     Ok(instances)
 }

@@ -103,7 +103,7 @@ async fn approve(
         }
     }
     let message = format!(
-        "cannot approve {}: others change it all the time; try again",
+        "cannot approve {}: others keep changing it at the same time; try again",
         place.named::<FlashRollout>(&target.name)
     );
     Err(Failure::new(Code::Other, "Conflict", message))
@@ -134,10 +134,10 @@ impl Verdict {
         match self.state {
             Approval::Missing => format!("{resource} batch {batch} approved for run {run}"),
             Approval::Present => {
-                format!("{resource} batch {batch} was approved for run {run} already")
+                format!("{resource} batch {batch} was already approved for run {run}")
             }
             Approval::Unneeded => {
-                format!("{resource} batch {batch} asks for no approval; nothing was changed")
+                format!("{resource} batch {batch} needs no approval; nothing was changed")
             }
         }
     }
@@ -155,7 +155,7 @@ fn judge(rollout: &FlashRollout, asked: &str, run: Option<&str>) -> Result<Verdi
     let refused = |reason, message: String| Err(Failure::new(Code::Other, reason, message));
     let Some(now) = status.run.clone().filter(|_| is_of_this_run(rollout)) else {
         let message = format!(
-            "FlashRollout {name}: the operator has not begun the run that the spec asks for, so \
+            "FlashRollout {name}: the operator has not started the run that the spec requests, so \
              there is nothing to approve yet; {} shows it",
             command_for("status", rollout)
         );

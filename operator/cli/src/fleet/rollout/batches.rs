@@ -19,7 +19,7 @@ pub fn parse(text: &str) -> Result<BatchSpec, String> {
     };
     if !is_name(name) {
         return Err(format!(
-            "{name:?} cannot be the name of a batch; expected lower-case letters, digits and \
+            "{name:?} is not a valid name of a batch; expected lower-case letters, digits and \
              dashes, such as canary=1"
         ));
     }
@@ -41,7 +41,12 @@ pub fn parse(text: &str) -> Result<BatchSpec, String> {
 /// # Errors
 /// The text is neither.
 pub fn budget(text: &str) -> Result<IntOrString, String> {
-    let expected = || format!("{text:?} is no number of devices; expected such as 3 or 5%");
+    let expected = || {
+        format!(
+            "{text:?} is not a number of devices; expected a number or a percentage, such as 3 or \
+             5%"
+        )
+    };
     amount(text.trim()).ok_or_else(expected)
 }
 
@@ -122,7 +127,7 @@ impl Gates<'_> {
             return Ok(next - 1);
         }
         let message = format!(
-            "--approve {asked}: no batch has that name or number; there are {}",
+            "--approve {asked}: no batch has that name or number; the batches are {}",
             list(&names)
         );
         Err(Failure::usage(message))

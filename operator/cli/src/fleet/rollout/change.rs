@@ -51,7 +51,7 @@ pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Repor
         // The field would stay set, and end the next run at once.
         if let Some(phase) = rollout.ended() {
             let message = format!(
-                "FlashRollout {}: its run is over already ({phase:?})",
+                "FlashRollout {}: its run is already over ({phase:?})",
                 full_name(rollout)
             );
             return Err(Failure::new(Code::Other, "RunOver", message));
@@ -59,7 +59,7 @@ pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Repor
     }
     let asked: Vec<String> = rollouts.iter().map(loss).collect();
     let question = format!(
-        "End the run of {}? Devices in flight finish, no more start, and it cannot be taken back.",
+        "End the run of {}? Devices in flight finish, no more start, and this cannot be undone.",
         asked.join(", ")
     );
     prompt::confirm(&question, command.yes).await?;
@@ -106,7 +106,7 @@ pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Repor
     let place = command.which.place().await?;
     let rollouts: Vec<FlashRollout> = command.which.read(&place).await?;
     let asked: Vec<String> = rollouts.iter().map(retried).collect::<Result<_, _>>()?;
-    let question = format!("Try devices again of {}?", asked.join(", "));
+    let question = format!("Retry devices of {}?", asked.join(", "));
     prompt::confirm(&question, command.yes).await?;
     let mut lines = Vec::new();
     for rollout in &rollouts {
@@ -131,8 +131,8 @@ fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
     // The operator retries nothing in a run that ended before all batches passed.
     if let Some(phase) = rollout.ended().filter(|phase| *phase != RolloutPhase::Completed) {
         let message = format!(
-            "FlashRollout {name}: its run is over ({phase:?}), and nothing of it is tried again; \
-             a new spec.runID begins another (--run-id of kubectl flashjob rollout create)"
+            "FlashRollout {name}: its run is over ({phase:?}), and its devices are not retried; a \
+             new spec.runID starts another run (--run-id of kubectl flashjob rollout create)"
         );
         return Err(Failure::new(Code::Other, "RunOver", message));
     }
@@ -144,11 +144,11 @@ fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
             .map(|(count, words)| format!("{count} {words}"))
             .collect();
     if parts.is_empty() && lacks_proof(rollout) {
-        return Ok(format!("FlashRollout {name} (none failed; it goes on without proof)"));
+        return Ok(format!("FlashRollout {name} (none failed; it continues without proof)"));
     }
     if parts.is_empty() {
         let message =
-            format!("FlashRollout {name} has no failed, absent or regressed device to try again");
+            format!("FlashRollout {name} has no failed, absent or regressed device to retry");
         return Err(Failure::new(Code::Unavailable, "NothingToRetry", message));
     }
     Ok(format!("FlashRollout {name} ({})", parts.join(", ")))

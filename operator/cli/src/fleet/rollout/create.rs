@@ -155,7 +155,8 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
         return shown(&would, format!("{} unchanged", resource(&would)));
     }
     prompt::confirm(&question(&consequence, &would), command.yes).await?;
-    interruption.says(format!("it may be stored already: {}", command_for("status", &would)));
+    interruption
+        .says(format!("it may already be stored; {} shows it", command_for("status", &would)));
     let stored = apply(&place, &name, &object, Change::Stored, force).await?;
     let done = if existing.is_some() { "configured" } else { "created" };
     let next = match stored.is_suspended() {
@@ -187,9 +188,7 @@ async fn apply(
         let failure = place.refused::<FlashRollout>("apply", name, &error);
         let kube::Error::Api(status) = &error else { return failure };
         let hint = match status.code {
-            409 => {
-                "change it with the tool that has set it, or take it over with --force-conflicts"
-            }
+            409 => "change it with the tool that set it, or take it over with --force-conflicts",
             400 | 422 | 500 => {
                 "correct what the message names; kubectl explain flashrollout.spec describes each \
                  field"
@@ -246,7 +245,7 @@ impl Create {
         set(&mut spec, "version", self.version.as_ref());
         if !spec.contains_key("firmware") || !spec.contains_key("version") {
             return Err(Failure::usage(
-                "--firmware and --version are needed, or a file with both",
+                "--firmware and --version are required, or a file with both",
             ));
         }
         self.select(&mut spec)?;
@@ -331,8 +330,8 @@ impl Consequence {
         if would.spec.abort == Some(true) {
             let message = format!(
                 "FlashRollout {} was aborted, and spec.abort would end the new run too; give \
-                 another name, or take it away first: kubectl patch flashrollout {} -n {} --type \
-                 merge -p '{{\"spec\":{{\"abort\":null}}}}'",
+                 another name, or remove that field first: kubectl patch flashrollout {} -n {} \
+                 --type merge -p '{{\"spec\":{{\"abort\":null}}}}'",
                 full_name(would),
                 would.name_any(),
                 would.namespace().unwrap_or_default()
@@ -354,14 +353,14 @@ fn question(consequence: &Consequence, rollout: &FlashRollout) -> String {
         Consequence::Created => ("Create", ""),
         Consequence::NewRun => (
             "Change",
-            " A new run begins: devices in flight finish, then devices are chosen anew.",
+            " A new run starts: devices in flight finish, then devices are chosen anew.",
         ),
         Consequence::SameRun | Consequence::Nothing => {
-            ("Change", " The run goes on with these settings; its devices stay the same.")
+            ("Change", " The run continues with these settings; its devices stay the same.")
         }
     };
     let paused = match rollout.is_suspended() {
-        true => " It is paused, and stays so.",
+        true => " It is paused and stays paused.",
         false => "",
     };
     format!(
@@ -413,7 +412,7 @@ mod tests {
         assert_eq!(asked, expected);
         rollout.spec.suspend = Some(true);
         let asked = question(&Consequence::NewRun, &rollout);
-        assert!(asked.contains("A new run begins") && asked.contains("It is paused"), "{asked}");
+        assert!(asked.contains("A new run starts") && asked.contains("It is paused"), "{asked}");
     }
 
     #[test]

@@ -101,8 +101,8 @@ impl Preview {
             Search::Denied(cause) | Search::Absent(cause) => cause,
         };
         let note = format!(
-            "{cause} Devices of namespace {} are looked at, as by default; with --config those \
-             that the operator's configuration allows.",
+            "{cause} Only devices of namespace {} are considered, which is the default; with \
+             --config, those that the operator's configuration allows.",
             place.namespace
         );
         Ok((Namespaces::default(), vec![note]))
@@ -121,7 +121,7 @@ fn planned(rollout: &FlashRollout) -> Option<PlannedBatches> {
     Some(PlannedBatches {
         batches: names.zip(members).collect(),
         left_out: status.left_out.unwrap_or_default(),
-        notes: vec![format!("Run {run} is planned; its devices do not change any more.")],
+        notes: vec![format!("Run {run} is planned; its devices no longer change.")],
     })
 }
 
@@ -147,8 +147,9 @@ fn plan(
             Failure::new(Code::Unavailable, fault.reason(), message)
         })?;
     if known_run.is_none() {
-        let note = "The run has no name yet, and that decides which devices go first: batches \
-                    without a selector of their own will have as many devices, but others.";
+        let note = "The run has no name yet, and the name decides which devices go first: batches \
+                    without their own selector will have the same number of devices, but not the \
+                    same ones.";
         notes.push(note.to_owned());
     }
     Ok(PlannedBatches { batches, left_out, notes })

@@ -64,8 +64,8 @@ pub fn going_on(rollout: &FlashRollout) -> String {
         // If the registry does not answer or a name is taken, the run continues once that is
         // resolved.
         0 if !lacks_proof(rollout) => abort,
-        0 => format!("{retry} goes on without this proof; {abort}"),
-        _ => format!("{retry} tries failed devices again; {abort}"),
+        0 => format!("{retry} continues without this proof; {abort}"),
+        _ => format!("{retry} retries failed devices; {abort}"),
     }
 }
 

@@ -68,7 +68,7 @@ pub fn list(rollouts: &[FlashRollout], with_namespace: bool) -> String {
 pub fn line(rollout: &FlashRollout) -> String {
     let (name, status) = (rollout.name_any(), status(rollout));
     if status.phase.is_none() {
-        return format!("{name}: no operator has worked on it yet");
+        return format!("{name}: no operator has processed it yet");
     }
     let batch = status.batch.as_ref().map(|batch| format!(" batch {batch},"));
     let counts = status.counts.unwrap_or_default();
@@ -119,14 +119,14 @@ pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
     )];
     if status.phase.is_none() {
         let unseen =
-            "No operator has looked at it yet; kubectl flashjob check says what is missing.";
+            "No operator has processed it yet; kubectl flashjob check shows what is missing.";
         lines.push(status.message.as_deref().map_or_else(|| unseen.to_owned(), plain));
         return lines.join("\n");
     }
     lines.push(progress(&status));
     lines.extend(times(&status, frame.now));
     if !rollout.is_behind() && !is_of_this_run(rollout) {
-        lines.push("The spec asks for another run, which has not begun yet.".to_owned());
+        lines.push("The spec requests another run, which has not started yet.".to_owned());
     }
     if rollout.is_behind() {
         lines.push("The operator has not seen the last change yet.".to_owned());
@@ -201,7 +201,7 @@ fn waiting(rollout: &FlashRollout, status: &FlashRolloutStatus) -> Vec<String> {
 /// Describes the devices that the selector chose and that are not flashed.
 pub fn left_out(left_out: &LeftOut) -> Option<String> {
     let parts: Vec<String> = [
-        (left_out.current, "report the version already"),
+        (left_out.current, "already report the version"),
         (left_out.newer, "report a higher version"),
         (left_out.too_old, "report a version below minVersion"),
         (left_out.duplicates, "are a second Instance of a device"),
@@ -337,7 +337,7 @@ mod tests {
         });
         let text = details(&invalid, frame(1_000));
         assert!(text.contains("InvalidSpec") && text.contains("spec.maxFailed"), "{text}");
-        assert!(!text.contains("No operator has looked at it"), "{text}");
+        assert!(!text.contains("No operator has processed it"), "{text}");
     }
 
     #[test]
@@ -413,14 +413,14 @@ mod tests {
         assert_eq!(code(RolloutPhase::Aborted), Some("Aborted"));
         assert_eq!(code(RolloutPhase::Soaking), None);
         let old = FlashRollout { status: None, ..rollout };
-        assert!(details(&old, frame(0)).contains("No operator has looked at it"));
+        assert!(details(&old, frame(0)).contains("No operator has processed it"));
         assert_eq!(state(&old), "NotSeen");
     }
 
     #[test]
     fn devices_that_are_left_out_are_counted_by_cause() {
         let counts = LeftOut { current: 3, duplicates: 1, ..LeftOut::default() };
-        let words = "Left out: 3 report the version already, 1 are a second Instance of a device.";
+        let words = "Left out: 3 already report the version, 1 are a second Instance of a device.";
         assert_eq!(left_out(&counts).as_deref(), Some(words));
         assert_eq!(left_out(&LeftOut::default()), None);
     }

@@ -83,7 +83,7 @@ mod tests {
             ("0 0 2 * * */4h", "has 6 fields"),
             ("0 2 * * */4h@", "the time zone is missing"),
             ("0 2 * * */800h", "from 1s to 744h"),
-            ("0 2 * * */soon", "is not a time"),
+            ("0 2 * * */soon", "is not a duration"),
             ("99 2 * * */4h", "99"),
             ("0 2 * * */4h@Europe/Nowhere", "Europe/Nowhere"),
         ] {

@@ -57,10 +57,10 @@ impl Workload for FlashRollout {
 
     fn unchanged(&self) -> String {
         match (self.is_suspended(), is_paused(self) && !self.is_over()) {
-            (true, _) => "is paused already; nothing changed".to_owned(),
+            (true, _) => "is already paused; nothing changed".to_owned(),
             (false, false) => "is not paused; nothing changed".to_owned(),
             (false, true) => format!(
-                "stays as it is; nobody had paused it: {}; {}",
+                "is unchanged; the operator paused it: {}; {}",
                 status(self).reason.unwrap_or_else(|| "a batch did not pass".to_owned()),
                 going_on(self)
             ),

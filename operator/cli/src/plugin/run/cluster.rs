@@ -43,7 +43,7 @@ fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
     match error {
         kube::Error::Api(status) if [401, 403].contains(&status.code) => {
             let message = format!(
-                "{message}; whom the kubeconfig names needs the verb get on instances.akri.sh in \
+                "{message}; the user of the kubeconfig needs the verb get on instances.akri.sh in \
                  this namespace"
             );
             Failure::new(Code::Unavailable, "AccessDenied", message)

@@ -90,12 +90,10 @@ pub fn text(case: &Case, asked: &PluginAnswers, notes: &[String]) -> String {
     }
     let mut text = rows.to_string();
     if let Some(Ok(objects)) = &asked.objects {
-        text.push_str(
-            &objects.service.as_ref().map_or_else(
-                || "\nNo Service: the device calls nobody back.\n".to_owned(),
-                document,
-            ),
-        );
+        text.push_str(&objects.service.as_ref().map_or_else(
+            || "\nNo Service: the device does not connect to the Pod.\n".to_owned(),
+            document,
+        ));
         text.push_str(&document(&objects.pod));
     }
     text
