@@ -42,7 +42,7 @@ pub(crate) fn canonical_host(host: &str) -> String {
 }
 
 /// Returns the host that serves a registry's API: Docker Hub's public name serves no images.
-pub(crate) fn asked_at(host: &str) -> &str {
+pub(crate) fn api_host(host: &str) -> &str {
     if canonical_host(host) == DOCKER_HUB[0] { DOCKER_HUB[2] } else { host }
 }
 

@@ -122,7 +122,7 @@ pub async fn look_up(
         OciManifest::ImageIndex(index) => platforms(&index)
             .map(|(platform, digest)| {
                 let digest = digest.parse().map_err(|error: crate::InvalidDigest| {
-                    form(format!("its index names no digest for {platform}: {error}"))
+                    form(format!("its index has an invalid digest for {platform}: {error}"))
                 })?;
                 Ok((platform, digest))
             })

@@ -60,7 +60,7 @@ impl FromStr for Reference {
                 Ok(digest) => (name, Some(digest)),
                 Err(_) => {
                     return invalid(
-                        "its digest is not sha256: and 64 hexadecimal digits in lower case",
+                        "its digest is not sha256: followed by 64 lower-case hexadecimal digits",
                     );
                 }
             },
@@ -105,7 +105,7 @@ impl FromStr for Reference {
             return invalid("its host has neither a dot nor a port");
         }
         if !is_host(host) {
-            return invalid("its host has letters that no host has");
+            return invalid("its host has characters that are not allowed in a host");
         }
         if !is_repository(repository) {
             return invalid(

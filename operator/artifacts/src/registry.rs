@@ -26,12 +26,12 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RANGE};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use crate::config::RegistryConfig;
-use crate::credentials::asked_at;
+use crate::credentials::api_host;
 use crate::{Credentials, Digest, Logins};
 pub(crate) use answer::{found, read};
 use client::{advice_on_certificate, client};
 pub use error::RegistryError;
-pub(crate) use receive::{HandOn, Receive};
+pub(crate) use receive::{Forward, Receive};
 pub(crate) use referrers::{Index, Referrer, SIGNATURE_BYTES, SIGNATURES};
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -52,7 +52,7 @@ pub struct Repository<'a> {
     name: String,
     credentials: Option<&'a Credentials>,
     authorization: Option<String>,
-    introduced: bool,
+    has_authenticated: bool,
 }
 
 /// Descriptor of a blob, as a manifest has it.
@@ -105,7 +105,7 @@ impl<'a> Repository<'a> {
         let client = client(config)
             .map_err(|message| RegistryError::Configure { host: host.to_owned(), message })?;
         let credentials = logins.of(host);
-        let (host, name) = (asked_at(host).to_owned(), name.to_owned());
+        let (host, name) = (api_host(host).to_owned(), name.to_owned());
         Ok(Self {
             client,
             config,
@@ -114,7 +114,7 @@ impl<'a> Repository<'a> {
             name,
             credentials,
             authorization: None,
-            introduced: false,
+            has_authenticated: false,
         })
     }
 
@@ -135,7 +135,7 @@ impl<'a> Repository<'a> {
         let is_page = is_page(&response);
         let bytes = self.body(response, &what, limit).await?;
         if is_page {
-            return Err(page_in_its_place(&what));
+            return Err(html_instead(&what));
         }
         let digest = Digest::of(&bytes);
         if expected.is_some_and(|expected| *expected != digest) {
@@ -146,7 +146,7 @@ impl<'a> Repository<'a> {
 
     /// Returns true if the next place may be tried: this one does not have the object, does not
     /// answer, or requires a password and none is configured.
-    pub(crate) fn may_be_passed_over(&self, error: &RegistryError) -> bool {
+    pub(crate) fn allows_fallback(&self, error: &RegistryError) -> bool {
         match error {
             RegistryError::NotFound { .. } => true,
             RegistryError::Access { .. } => self.credentials.is_none(),
@@ -197,7 +197,7 @@ impl<'a> Repository<'a> {
         outgoing: Outgoing<'_>,
         what: &str,
     ) -> Result<Response, RegistryError> {
-        self.introduce(&outgoing, what).await?;
+        self.authenticate_first(&outgoing, what).await?;
         let sent = self.authorization.clone();
         let response = self.send(&outgoing, sent.as_deref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
@@ -324,9 +324,9 @@ pub fn challenge_is_read(header: &str) -> bool {
     !challenge::Challenge::parse(header).is_empty()
 }
 
-fn page_in_its_place(what: &str) -> RegistryError {
-    let message = "a page for people came in its place: a login page, or a proxy on the way; \
-                   see what answers under this address";
+fn html_instead(what: &str) -> RegistryError {
+    let message = "the server returned an HTML page instead, such as a login page or the page of \
+                   a proxy; check what answers at this address";
     RegistryError::Form { what: what.to_owned(), message: message.to_owned() }
 }
 
@@ -350,7 +350,7 @@ pub fn image_manifest(bytes: &[u8], what: &str) -> Result<OciImageManifest, Regi
     match serde_json::from_slice(bytes) {
         Ok(OciManifest::Image(manifest)) => Ok(manifest),
         Ok(OciManifest::ImageIndex(_)) => Err(form(
-            "it is an index of several images; name the one manifest that is meant".to_owned(),
+            "it is an index of several images; give the digest of one manifest".to_owned(),
         )),
         Err(error) => Err(form(format!("its manifest cannot be read: {error}"))),
     }
@@ -363,7 +363,7 @@ pub fn image_manifest(bytes: &[u8], what: &str) -> Result<OciImageManifest, Regi
 pub fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
     let size = usize::try_from(layer.size)
-        .map_err(|_| form(format!("its layer has size {}", layer.size)))?;
+        .map_err(|_| form(format!("its layer has the invalid size {}", layer.size)))?;
     if size > limit {
         return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
     }

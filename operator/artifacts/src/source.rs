@@ -11,7 +11,7 @@ mod signatures;
 use tokio::sync::mpsc;
 
 use crate::config::RegistryConfig;
-use crate::registry::{HandOn, Layer, Receive, Referrer};
+use crate::registry::{Forward, Layer, Receive, Referrer};
 use crate::{Digest, Logins, Reference, RegistryError};
 use layout::Layout;
 use mirrors::Mirrored;
@@ -80,12 +80,12 @@ impl<'a> Source<'a> {
 
     /// Fetches a blob, and forwards its bytes while they arrive. They can be trusted only if this
     /// function succeeds.
-    pub(crate) async fn hand_on(
+    pub(crate) async fn forward(
         &mut self,
         layer: &Layer,
         to: mpsc::Sender<Vec<u8>>,
     ) -> Result<(), RegistryError> {
-        let mut into = HandOn::new(to);
+        let mut into = Forward::new(to);
         match &mut self.0 {
             Place::Registry(mirrored) => mirrored.blob_into(layer, &mut into).await,
             Place::Layout(layout) => {

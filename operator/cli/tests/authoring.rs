@@ -312,7 +312,7 @@ async fn what_the_registry_says_decides_what_is_advised_and_its_mirror_is_named_
     let config = config.display().to_string();
     let inspect =
         |name: &str| author.plugin(&["inspect", &author.reference(name), "--config", &config]);
-    let down = "its mirrors before it: cannot reach registry 127.0.0.1:1";
+    let down = "mirrors tried before: cannot reach registry 127.0.0.1:1";
     inspect("plugins/none:1")?.failed(3, "NotFound", down);
     author.log_in("{}")?;
     inspect("plugins/none:1")?.failed(3, "AccessDenied", down);
@@ -342,7 +342,7 @@ async fn what_does_not_fit_the_contract_is_pushed_only_by_force_and_then_refused
     said(plugin(&["inspect", &reference], author.folder.path()).output()?)?.failed(
         3,
         "RegistryUnreachable",
-        "signed by an authority that is not known; set",
+        "signed by an unknown authority; set",
     );
     author.plugin(&["inspect", &reference])?.failed(
         5,

@@ -83,7 +83,7 @@ impl Page {
             (r"\btook [0-9]+ (s|min [0-9]+ s|min)", "took 3 s"),
             (r"sha256:[0-9a-f]{64}", "sha256:…"),
             (r"sha256:[0-9a-f]{12}", "sha256:0123456789ab"),
-            (r"(the transfer broke: )[^(]+\(os error [0-9]+\)", "${1}Connection reset"),
+            (r"(the transfer failed: )[^(]+\(os error [0-9]+\)", "${1}Connection reset"),
             (r#"time="[0-9.]+""#, "time=\"3.000\""),
             (r"fj-([a-z0-9-]+?)-[0-9a-f]{12}", "fj-$1-0123456789ab"),
             (r#"slot: "?[0-9a-f]{12}"?"#, "slot: 0123456789ab"),
@@ -176,7 +176,7 @@ async fn rollout_sessions(person: &Person) -> anyhow::Result<String> {
         (r"(akri-esp32-[0-9]{6} +esp32 +thermo +)0\.[12]\.0", "${1}0.2.0"),
         (r"For example akri-esp32-[0-9]{6}", "For example akri-esp32-000000"),
         (r"(?m)^  akri-esp32-[0-9]{6}( +canary )", "  akri-esp32-000000$1"),
-        (r"(the transfer broke: ).+( \(Error, exit code)", "${1}Connection reset$2"),
+        (r"(the transfer failed: ).+( \(Error, exit code)", "${1}Connection reset$2"),
         (r"\bbegan [0-9]+ s ago", "began 3 s ago"),
         (r"[0-9-]{10} [0-9:]{8}Z +[0-9]+ s +", "2026-01-02 03:04:05Z   3 s    "),
     ] {

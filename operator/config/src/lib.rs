@@ -123,7 +123,7 @@ pub struct InstanceScope {
 pub enum ConfigError {
     /// The file cannot be read.
     #[error(
-        "cannot read the configuration {path}: {source}; name a readable file with --config",
+        "cannot read the configuration {path}: {source}; set --config to a readable file",
         path = .path.display()
     )]
     Read {
@@ -133,10 +133,10 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is malformed.
-    #[error("the configuration is refused: {0}")]
+    #[error("the configuration is invalid: {0}")]
     Parse(String),
     /// A field is invalid.
-    #[error("the configuration is refused: {field}: {message}")]
+    #[error("the configuration is invalid: {field}: {message}")]
     Invalid {
         /// Path of the field.
         field: String,
@@ -223,7 +223,7 @@ impl OperatorConfig {
                 if text != "*" && text.parse::<ServedTypes>().is_err() {
                     return invalid(
                         format!("plugins[{index}].deviceTypes[{at}]"),
-                        "expected a device type as esp32s2, all that begin so as esp32s2*, or \
+                        "expected a device type such as esp32s2, a prefix such as esp32s2*, or \
                          \"*\"",
                     );
                 }
@@ -231,14 +231,14 @@ impl OperatorConfig {
             if plugin.pull_interval_seconds < 10 {
                 return invalid(
                     format!("plugins[{index}].pullIntervalSeconds"),
-                    "expected at least 10: the registry is asked that often",
+                    "expected at least 10: the registry is queried at this interval",
                 );
             }
             if plugin.allow_unsigned && !matches!(plugin.image, Reference::File { .. }) {
                 return invalid(
                     format!("plugins[{index}].allowUnsigned"),
-                    "this is for file:// references; for a registry or an image layout say it \
-                     under trust",
+                    "this is only for file:// references; for a registry or an image layout, set \
+                     it under trust",
                 );
             }
             if plugin.flash_image.as_deref().is_some_and(|image| !is_image(image)) {
@@ -276,21 +276,22 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
         let field = || format!("plugins[{index}].grants.images[{at}]");
         let (host, path) = pattern.split_once('/').unwrap_or((pattern, ""));
         if host.is_empty() || host.contains('*') || path.is_empty() {
-            let message = "expected host/path with a literal host, as harbor.nbfc.io/nubificus/**";
+            let message = "expected host/path with a literal host, such as \
+                           harbor.nbfc.io/nubificus/**";
             return invalid(field(), message);
         }
         if path.contains([':', '@']) {
             let repository = path.split([':', '@']).next().unwrap_or_default();
             let message = format!(
-                "tags and digests are not matched, so this matches no image; name the repository \
-                 alone: {host}/{repository}"
+                "tags and digests are not matched, so this matches no image; give only the \
+                 repository: {host}/{repository}"
             );
             return invalid(field(), &message);
         }
         // Replace the wildcards by a segment: the result must be a valid image.
         let example = format!("{host}/{}", path.replace("**", "a").replace('*', "a"));
         if !is_image(&example) {
-            let message = "no image is like this, so it matches none; expected host/path in \
+            let message = "no image has this form, so it matches none; expected host/path in \
                            lower case, with * for a segment and ** for any number";
             return invalid(field(), message);
         }
@@ -364,7 +365,7 @@ mod tests {
                 "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: \
                  [\"registry.example/b/c:1\"]}}]\n",
                 "plugins[0].grants.images[0]: tags and digests are not matched, so this matches \
-                 no image; name the repository alone: registry.example/b/c",
+                 no image; give only the repository: registry.example/b/c",
             ),
             (
                 "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: \

@@ -394,7 +394,7 @@ fn method(text: &str) -> Result<reqwest::Method, String> {
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let expected = || format!("{text:?} is no header; expected NAME: VALUE");
+    let expected = || format!("{text:?} is not a header; expected NAME: VALUE");
     let (name, value) = text.split_once(':').ok_or_else(expected)?;
     let name = name.trim().parse().map_err(|_| expected())?;
     let value = value.trim().parse().map_err(|_| expected())?;
@@ -405,7 +405,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 fn pointer(text: &str) -> Result<String, String> {
     match text.is_empty() || text.starts_with('/') {
         true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is no JSON pointer; expected one as /{text}")),
+        false => Err(format!("{text:?} is not a JSON pointer; expected one such as /{text}")),
     }
 }
 

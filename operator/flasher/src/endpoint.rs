@@ -32,7 +32,7 @@ impl Endpoint {
         let own = |url: &Url| url.authority() == self.0.authority();
         let url = self.0.join(path).ok().filter(|url| path.starts_with('/') && own(url));
         url.ok_or_else(|| {
-            let message = format!("{path:?} is no path; expected one as /update");
+            let message = format!("{path:?} is not a path; expected one such as /update");
             AttemptFailure::new(Code::BadConfiguration, message)
         })
     }
@@ -70,7 +70,7 @@ fn read(scheme: &str, text: &str) -> Result<Url, AttemptFailure> {
         named && url.path() == "/" && url.query().is_none() && url.username().is_empty()
     };
     Url::parse(&format!("{scheme}://{host}/")).ok().filter(is_endpoint).ok_or_else(|| {
-        let message = format!("HOST_ENDPOINT {text:?} is no host and no host:port");
+        let message = format!("HOST_ENDPOINT {text:?} is neither a host nor host:port");
         AttemptFailure::new(Code::BadConfiguration, message)
     })
 }
@@ -87,7 +87,7 @@ pub(crate) fn client() -> Result<reqwest::Client, AttemptFailure> {
     let builder = reqwest::Client::builder().timeout(ANSWER).no_proxy();
     let client = builder.redirect(reqwest::redirect::Policy::none()).build();
     client.map_err(|error| {
-        AttemptFailure::new(Code::BadConfiguration, "no HTTP client can be made").because(error)
+        AttemptFailure::new(Code::BadConfiguration, "cannot create an HTTP client").because(error)
     })
 }
 

@@ -48,15 +48,17 @@ impl Firmware {
 pub async fn fetch(pull: &Pull) -> Result<Firmware, AttemptFailure> {
     let fetched = tokio::time::timeout(pull.firmware_timeout, fetch_untimed(pull)).await;
     fetched.unwrap_or_else(|_| {
-        let message =
-            format!("{} was not there within {:?}", pull.firmware, pull.firmware_timeout);
+        let message = format!(
+            "firmware {} could not be fetched within {:?}",
+            pull.firmware, pull.firmware_timeout
+        );
         Err(AttemptFailure::new(Code::FirmwareUnavailable, message))
     })
 }
 
 async fn fetch_untimed(pull: &Pull) -> Result<Firmware, AttemptFailure> {
     let reference: Reference = pull.firmware.parse().map_err(|error| {
-        AttemptFailure::new(Code::BadConfiguration, "FIRMWARE cannot be used").because(error)
+        AttemptFailure::new(Code::BadConfiguration, "FIRMWARE is invalid").because(error)
     })?;
     let access = Access::read(&pull.registry_directory, &reference)?;
     let unavailable = |error| {
@@ -127,14 +129,16 @@ fn platform(
             platforms(index).map(|(platform, _)| platform.to_string()).collect();
         return Err(no_platform(reference, device, &found.join(", ")));
     };
-    digest.parse().map_err(|error| broken(reference, "its index names no digest").because(error))
+    digest
+        .parse()
+        .map_err(|error| broken(reference, "its index has an invalid digest").because(error))
 }
 
 fn no_platform(reference: &Reference, device: &str, found: &str) -> AttemptFailure {
     let wanted = Platform::of_device(device);
     let message = format!(
-        "firmware {reference} has nothing for {wanted}; it is for {found}. Build it for this \
-         platform, or name another device type"
+        "firmware {reference} has no image for {wanted}, only for {found}; build it for this \
+         platform, or set another device type"
     );
     AttemptFailure::new(Code::NoPlatform, message)
 }
@@ -148,7 +152,7 @@ async fn check_platform(
     device: &str,
 ) -> Result<(), AttemptFailure> {
     let platform = platform_of_image(source, manifest, reference).await.map_err(|error| {
-        broken(reference, "the configuration of its image cannot be fetched").because(error)
+        broken(reference, "its image configuration cannot be fetched").because(error)
     })?;
     match platform {
         Some(platform) if !platform.is_for(device) => {
@@ -185,7 +189,7 @@ fn extract(layer: Vec<u8>, reference: &Reference) -> Result<Option<File>, Attemp
             broken(reference, &error.to_string())
         }
         UnreadableLayer::Archive(error) => {
-            broken(reference, "a layer of it cannot be unpacked").because(error)
+            broken(reference, "one of its layers cannot be unpacked").because(error)
         }
     })
 }

@@ -48,7 +48,7 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     endpoint.at(&options.path)?;
     let firmware = Arc::new(firmware::fetch(&options.pull).await?);
     let (Firmware { digest, name, signed, .. }, size) = (&*firmware, firmware.size());
-    tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
+    tracing::info!(%digest, file = name, bytes = size, signed, "firmware fetched");
     let before = match &version {
         Some(version) => Some(version.read().await?),
         None => None,
@@ -56,7 +56,7 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     // A device that already reports the version proves nothing by reporting it again.
     let is_new = before.as_ref().is_some_and(|before| before != wanted);
     if before.is_some() && !is_new {
-        tracing::warn!(version = wanted, "the device reports this version already");
+        tracing::warn!(version = wanted, "the device already reports this version");
     }
     if options.dry_run {
         let message = format!(
@@ -102,11 +102,12 @@ fn not_reported(
     bytes: u64,
 ) -> AttemptFailure {
     let (code, words) = match has_answered {
-        true => (Code::VerifyFailed, "the device has the firmware"),
-        false => (Code::TransferBroken, "all was sent, the device did not answer"),
+        true => (Code::VerifyFailed, "the device has the firmware, but"),
+        false => {
+            (Code::TransferBroken, "the firmware was sent, but the device did not answer and")
+        }
     };
-    let message =
-        format!("{words}, and did not report version {wanted} within {limit:?}: {found}");
+    let message = format!("{words} did not report version {wanted} within {limit:?}: {found}");
     AttemptFailure { bytes: Some(bytes), ..AttemptFailure::new(code, message) }
 }
 
@@ -142,12 +143,12 @@ async fn upload(
         Err(error)
             if version_tells && progress.bytes() >= firmware.size() && !error.is_timeout() =>
         {
-            tracing::info!(%error, "all was sent, and the device did not answer");
+            tracing::info!(%error, "the firmware was sent, but the device did not answer");
             Ok(false)
         }
         Err(error) if progress.bytes() > 0 => Err(AttemptFailure {
             bytes: Some(progress.bytes()),
-            ..AttemptFailure::new(Code::TransferBroken, "the transfer broke").because(error)
+            ..AttemptFailure::new(Code::TransferBroken, "the transfer failed").because(error)
         }),
         Err(error) => {
             let message = format!("device {endpoint} does not answer");
@@ -171,7 +172,7 @@ impl<'a> Version<'a> {
     ) -> Result<Option<Self>, AttemptFailure> {
         let Some(path) = &options.version_path else { return Ok(None) };
         if options.device_version.is_empty() {
-            let message = "VERSION is empty, and --version-path asks for it";
+            let message = "VERSION is empty, but --version-path requires it";
             return Err(AttemptFailure::new(Code::BadConfiguration, message));
         }
         let pointer = options.version_pointer.as_str();
@@ -205,7 +206,7 @@ impl<'a> Version<'a> {
         }
         self.found(&bytes).ok_or_else(|| {
             let message = format!(
-                "the answer of {} has no version at {:?}: see --version-pointer",
+                "the response of {} has no version at {:?}; check --version-pointer",
                 self.url, self.pointer
             );
             AttemptFailure::new(Code::BadConfiguration, message)
@@ -241,7 +242,7 @@ impl<'a> Version<'a> {
             if Instant::now() >= end {
                 return Err(found);
             }
-            tracing::info!(version = wanted, "the version is waited for: {found}");
+            tracing::info!(version = wanted, "waiting for the version: {found}");
         }
     }
 }

@@ -51,7 +51,7 @@ fn unread(error: &clap::Error) -> ExitCode {
     let line: Vec<String> =
         std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     for (option, variable) in variables(error, line.iter().map(String::as_str)) {
-        words += &format!("\n{option} is also the variable {variable}");
+        words += &format!("\n{option} can also be set with the environment variable {variable}");
     }
     let failure =
         AttemptFailure::new(Code::BadConfiguration, words.trim_start_matches("error: ").trim());
@@ -80,7 +80,8 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, AttemptFailure> {
     // Two TLS providers may be linked in; this selects ring. A second call has no effect.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let unusable = |error: std::io::Error| {
-        AttemptFailure::new(Code::BadConfiguration, "signals cannot be listened to").because(error)
+        AttemptFailure::new(Code::BadConfiguration, "cannot install signal handlers")
+            .because(error)
     };
     let mut terminated = signal(SignalKind::terminate()).map_err(unusable)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unusable)?;
@@ -103,19 +104,19 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, AttemptFailure> {
     if Stage::end(&stage) {
         return Err(AttemptFailure::new(
             Code::Interrupted,
-            "told to end before the transfer began; the device was not changed",
+            "received a signal to end before the transfer began; the device was not changed",
         ));
     }
     if *stage.borrow() == Stage::Sending {
-        tracing::info!("told to end; the transfer is finished first");
+        tracing::info!("received a signal to end; finishing the transfer first");
     }
     tokio::select! {
         biased;
         ended = &mut flash => ended,
         // The device continues by itself, and the next attempt reads the version that it runs.
         bytes = Stage::delivered(&stage) => {
-            let message = "told to end before the device had proven that it runs the firmware; it \
-                           has all of it";
+            let message = "received a signal to end before the device had proven that it runs the \
+                           firmware; it has received all of it";
             let failure = AttemptFailure::new(Code::Interrupted, message);
             Err(AttemptFailure { bytes: Some(bytes), ..failure })
         }

@@ -34,14 +34,14 @@ pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, 
         application = options.application_type,
         version = options.device_version,
         endpoint = host_endpoint,
-        "one device is to be flashed"
+        "flashing one device"
     );
     let endpoint = Endpoint::read(host_endpoint)?;
     let attestation = Attestation::of(options)?;
     let acceptor = identity::acceptor(&options.certificates)?;
     let firmware = firmware::fetch(&options.pull).await?;
     let (Firmware { digest, name, signed, .. }, size) = (&firmware, firmware.size());
-    tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
+    tracing::info!(%digest, file = name, bytes = size, signed, "firmware fetched");
     let callback = Callback {
         endpoint,
         address: *external_ip,

@@ -45,7 +45,7 @@ pub async fn flash(
 ) -> Result<Sent, AttemptFailure> {
     let firmware = firmware::fetch(&options.pull).await?;
     let (Firmware { digest, name, signed, .. }, size) = (&firmware, firmware.size());
-    tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
+    tracing::info!(%digest, file = name, bytes = size, signed, "firmware fetched");
     let image = Image::read(firmware, options)?;
     let Opened { port, usb, mut restart } = port::open(options)?;
     let written = Arc::new(AtomicU64::new(0));
@@ -70,7 +70,7 @@ pub async fn flash(
         }
         (Ok(sent), Ok(())) => Ok(sent),
         (Ok(sent), Err(error)) => {
-            let message = format!("{}, and the chip cannot be restarted", sent.message);
+            let message = format!("{}, but the chip cannot be restarted", sent.message);
             let failure = AttemptFailure::new(Code::VerifyFailed, message).because(error);
             Err(AttemptFailure { bytes: Some(sent.bytes), ..failure })
         }
@@ -123,7 +123,7 @@ async fn watched(
                     ),
                     Step::Writing => AttemptFailure::new(
                         Code::TransferBroken,
-                        format!("the chip on {port} has taken no block for {limit:?}"),
+                        format!("the chip on {port} has accepted no block for {limit:?}"),
                     ),
                 });
             }
@@ -135,7 +135,7 @@ async fn watched(
             Step::Connecting => Code::DeviceUnreachable,
             Step::Writing => Code::TransferBroken,
         };
-        Err(AttemptFailure::new(code, format!("what {port} answers cannot be read"))
+        Err(AttemptFailure::new(code, format!("the response on {port} cannot be read"))
             .because(error))
     })
 }
@@ -169,7 +169,7 @@ impl Attempt {
             return Ok(Sent { bytes: 0, proven: false, message });
         }
         if !Stage::begin(&self.stage) {
-            return Err(AttemptFailure::new(Code::Interrupted, "the attempt has ended already"));
+            return Err(AttemptFailure::new(Code::Interrupted, "the attempt has already ended"));
         }
         self.steps.send_replace(Step::Writing);
         let mut progress = Progress::new(&self);
@@ -179,10 +179,10 @@ impl Attempt {
         let message = match (is_locked, is_unchanged) {
             (true, _) => format!(
                 "{chip} on {place} has {name}; in Secure Download Mode its flash memory cannot be \
-                 compared"
+                 verified"
             ),
-            (false, true) => format!("{chip} on {place} had {name} already; its MD5 is right"),
-            (false, false) => format!("{chip} on {place} has {name}; its MD5 is right"),
+            (false, true) => format!("{chip} on {place} already had {name}; its MD5 matches"),
+            (false, false) => format!("{chip} on {place} has {name}; its MD5 matches"),
         };
         Ok(Sent { bytes: size, proven: !is_locked, message })
     }
@@ -224,13 +224,13 @@ impl Attempt {
         match error {
             error @ Error::VerifyFailed => {
                 let message = format!(
-                    "the flash memory of the chip on {port} does not hold what was written; it \
-                     may be worn out or badly powered"
+                    "the flash memory of the chip on {port} does not contain the written data; it \
+                     may be worn out or have an unstable power supply"
                 );
                 AttemptFailure::new(Code::VerifyFailed, message).because(error)
             }
             error => {
-                let message = format!("the transfer to the chip on {port} broke");
+                let message = format!("the transfer to the chip on {port} failed");
                 AttemptFailure::new(Code::TransferBroken, message).because(error)
             }
         }

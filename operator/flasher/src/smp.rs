@@ -47,14 +47,15 @@ pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, 
     };
     let firmware = firmware::fetch(&options.pull).await?;
     let (Firmware { digest, name, signed, .. }, size) = (&firmware, firmware.size());
-    tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
+    tracing::info!(%digest, file = name, bytes = size, signed, "firmware fetched");
     let image = Image::read(firmware, options)?;
     let (options, stage) = (options.clone(), stage.clone());
     // The client blocks on each answer, and a device takes minutes.
     let attempt =
         tokio::task::spawn_blocking(move || Attempt { options, place, stage, image }.run());
     attempt.await.unwrap_or_else(|error| {
-        Err(AttemptFailure::new(Code::TransferBroken, "the attempt ended early").because(error))
+        Err(AttemptFailure::new(Code::TransferBroken, "the attempt ended unexpectedly")
+            .because(error))
     })
 }
 
@@ -79,13 +80,13 @@ impl Image {
         };
         let Firmware { name, digest, bytes, .. } = firmware;
         let info = get_image_info(Cursor::new(&bytes)).map_err(|error| {
-            broken("it is no image for MCUboot, as imgtool signs one").because(error)
+            broken("not an MCUboot image; sign it with imgtool").because(error)
         })?;
         let (wanted, own) = (options.device_version.replace('+', "."), info.version.to_string());
         if !wanted.is_empty() && wanted != own {
             let message = format!(
-                "firmware {} says in its header that it is version {own}, and version {wanted} is \
-                 asked for: the device would never report that",
+                "firmware {} has version {own} in its header, but version {wanted} is requested, \
+                 which the device would never report",
                 options.pull.firmware
             );
             return Err(AttemptFailure::new(Code::BadConfiguration, message));
@@ -121,14 +122,14 @@ impl Attempt {
             return Ok(Sent { bytes: 0, proven: false, message });
         }
         if active.is_some_and(|slot| self.image.is_in(slot)) {
-            tracing::info!("the device runs this image already");
+            tracing::info!("the device already runs this image");
             self.begin()?;
             drop(device);
         } else {
             if active.is_some_and(|slot| !slot.confirmed) {
                 let message = format!(
-                    "device {} tries another image that nobody has confirmed; it is free once \
-                     that is confirmed or given up",
+                    "device {} is testing another image that is not confirmed; it can be updated \
+                     once that image is confirmed or reverted",
                     self.place
                 );
                 return Err(AttemptFailure::new(Code::DeviceBusy, message));
@@ -146,7 +147,7 @@ impl Attempt {
     fn begin(&self) -> Result<(), AttemptFailure> {
         match Stage::begin(&self.stage) {
             true => Ok(()),
-            false => Err(AttemptFailure::new(Code::Interrupted, "the attempt has ended already")),
+            false => Err(AttemptFailure::new(Code::Interrupted, "the attempt has already ended")),
         }
     }
 
@@ -199,7 +200,7 @@ impl Attempt {
                 self.refused("the upload", error)
             }
             error => {
-                let message = format!("the transfer to {} broke", self.place);
+                let message = format!("the transfer to {} failed", self.place);
                 let failure = AttemptFailure::new(Code::TransferBroken, message).because(error);
                 AttemptFailure { bytes: Some(sent), ..failure }
             }
@@ -239,7 +240,7 @@ impl Attempt {
                 );
                 return Err(self.after(Code::VerifyFailed, message));
             }
-            tracing::info!("the device is waited for: {words}");
+            tracing::info!("waiting for the device: {words}");
         }
     }
 
@@ -248,13 +249,13 @@ impl Attempt {
         let device = self.connect()?;
         let slots = device
             .image_set_state(None, true)
-            .map_err(|error| self.refused("to keep the new image", error))?;
+            .map_err(|error| self.refused("to confirm the new image", error))?;
         let stays =
             slots.iter().any(|slot| slot.active && slot.confirmed && self.image.is_in(slot));
         match stays {
             true => Ok(()),
             false => {
-                let message = format!("{} does not say that the new image stays", self.place);
+                let message = format!("{} does not report the new image as confirmed", self.place);
                 Err(self.after(Code::VerifyFailed, message))
             }
         }
@@ -295,7 +296,7 @@ impl Attempt {
 
     fn reverted(&self, runs: &str) -> AttemptFailure {
         let message = format!(
-            "the boot loader of {} did not take version {}: it runs {runs} again",
+            "the boot loader of {} reverted version {}: it runs {runs} again",
             self.place, self.image.info.version
         );
         self.after(Code::Reverted, message)

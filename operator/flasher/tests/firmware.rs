@@ -39,8 +39,8 @@ async fn what_is_no_firmware_for_this_device_is_refused_before_the_device_is_ask
     }
     let cases = [
         ("127.78.1.1", Content::new(), Code::FirmwareUnavailable, "firmware/thermo:1"),
-        ("127.78.1.2", index(vec![s3()]), Code::NoPlatform, "it is for custom/esp32s3"),
-        ("127.78.1.3", alone(s3()), Code::NoPlatform, "it is for custom/esp32s3"),
+        ("127.78.1.2", index(vec![s3()]), Code::NoPlatform, "only for custom/esp32s3"),
+        ("127.78.1.3", alone(s3()), Code::NoPlatform, "only for custom/esp32s3"),
         (
             "127.78.1.4",
             index(vec![image("esp32", "firmware/a.bin", b"")]),

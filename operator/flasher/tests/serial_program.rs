@@ -132,7 +132,7 @@ async fn told_to_end_during_the_transfer_it_finishes_it() {
     let output = BufReader::new(child.stdout.take().expect("its output"));
     let noticed = tokio::task::spawn_blocking(move || {
         let mut lines = output.lines().map_while(Result::ok);
-        let found = lines.any(|line| line.contains("the transfer is finished first"));
+        let found = lines.any(|line| line.contains("finishing the transfer first"));
         // Dropping the reader would close the pipe and end the program.
         (found, lines)
     });
@@ -155,5 +155,5 @@ async fn a_port_for_others_is_named_with_its_group() {
     let message = place.left();
     assert_eq!(message["code"], "BadConfiguration", "{message}");
     let words = message["message"].as_str().expect("words");
-    assert!(words.contains("give the Pod group") && words.contains(&place.chip.port), "{words}");
+    assert!(words.contains("add group") && words.contains(&place.chip.port), "{words}");
 }

@@ -27,7 +27,7 @@ use world::{World, firmware, image, index};
 /// Signals that end a container.
 const SIGNALS: [Signal; 2] = [Signal::TERM, Signal::KILL];
 /// Log line of a program that finishes the transfer before it ends.
-const FINISHES: &str = "the transfer is finished first";
+const FINISHES: &str = "finishing the transfer first";
 /// Firmware size that exceeds all buffers of a connection, in bytes.
 const LARGE: usize = 16 << 20;
 

@@ -77,7 +77,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         "m" => 60_000,
         _ => {
             return Err(serde::de::Error::custom(format!(
-                "{text:?} is not a duration; expected 250ms, 1s or 2m"
+                "{text:?} is not a duration; expected a value such as 250ms, 1s or 2m"
             )));
         }
     };
@@ -108,7 +108,8 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
         "Gi" => 30,
         _ => {
             return Err(serde::de::Error::custom(format!(
-                "{text:?} is not a size; expected 256Ki, 64Mi or bytes"
+                "{text:?} is not a size; expected a value such as 256Ki or 64Mi, or a number of \
+                 bytes"
             )));
         }
     };

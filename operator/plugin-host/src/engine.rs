@@ -226,7 +226,7 @@ fn stopped(error: &wasmtime::Error, limits: Limits) -> CallError {
     let text = format!("{error:#}");
     if text.contains("fuel") {
         return CallError::AnswerRejected(format!(
-            "more than {} bytes were to be copied in one call",
+            "one call would copy more than {} bytes",
             limits.copied
         ));
     }

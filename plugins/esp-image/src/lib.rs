@@ -137,8 +137,8 @@ impl Image {
             Some(Chip::Known(number, wanted)) => (number, wanted),
             Some(Chip::Unknown(wanted)) => {
                 log::warn(&format!(
-                    "{}: device type {} is {wanted}, whose number in images is not known here; \
-                     the chip is not compared",
+                    "{}: device type {} is {wanted}, whose chip ID is unknown; the chip is not \
+                     checked",
                     file.name, file.device_type
                 ));
                 return None;
@@ -157,15 +157,15 @@ impl Image {
         let FirmwareFile { name, size, .. } = file;
         if *size < self.first_segment_end {
             return Some(format!(
-                "{name} has {size} bytes, and its header says that it has at least {}: it is cut \
-                 off; publish all of it",
+                "{name} has {size} bytes, but its header requires at least {}: it is truncated; \
+                 publish the complete file",
                 self.first_segment_end
             ));
         }
         let flash = self.flash_size.filter(|flash| size > flash)?;
         Some(format!(
-            "{name} has {size} bytes, and its header says that it is built for a flash memory of \
-             {flash} bytes; publish the image alone, or build it for a larger flash memory"
+            "{name} has {size} bytes, but its header says that it is built for a flash memory of \
+             {flash} bytes; publish only the image, or build it for a larger flash memory"
         ))
     }
 }

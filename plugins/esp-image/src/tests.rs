@@ -103,7 +103,7 @@ fn a_chip_that_came_later_is_no_other_one_and_a_board_is_its_chip() {
 fn an_image_whose_size_contradicts_its_header_is_refused() {
     let read = Image::read(&image(0)).expect("an image");
     for (size, words) in [
-        (1055, Some("at least 1056: it is cut off")),
+        (1055, Some("at least 1056: it is truncated")),
         (1056, None),
         (4 << 20, None),
         ((4 << 20) + 1, Some("a flash memory of 4194304 bytes")),

@@ -100,9 +100,9 @@ impl Plugin for EspSerial {
         }
         if file.beginning.starts_with(&ELF) {
             let refusal = format!(
-                "{} is an ELF file, which has no place in flash memory; make an image of it with \
-                 boot loader and partition table: idf.py merge-bin, or espflash save-image \
-                 --merge",
+                "{} is an ELF file, which cannot be written to flash memory; convert it to an \
+                 image with boot loader and partition table: idf.py merge-bin, or espflash \
+                 save-image --merge",
                 file.name
             );
             return Ok(Some(Inspection { refusal: Some(refusal), ..Inspection::new() }));

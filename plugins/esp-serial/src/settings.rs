@@ -10,8 +10,8 @@ const FASTEST: u64 = 5_000_000;
 /// Group that owns serial ports: dialout, on Debian and its derivatives.
 const DIALOUT: u32 = 20;
 /// Names of the settings.
-const KNOWN: &str = "unknown setting; known are program, image, path, chip, baud, offset, group, \
-                     registryAccess, args, runAsRoot, compareVersion";
+const KNOWN: &str = "unknown setting; supported are program, image, path, chip, baud, offset, \
+                     group, registryAccess, args, runAsRoot, compareVersion";
 
 /// Programs that a flash image may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,8 @@ impl Settings {
             }
             "offset" => {
                 self.offset = text(is_offset).ok_or(
-                    "expected an address in flash as text, as \"0x10000\", at most 0xffffffff",
+                    "expected an address in flash as text, such as \"0x10000\", at most \
+                     0xffffffff",
                 )?
             }
             "baud" => {
@@ -115,12 +116,12 @@ impl Settings {
                 let group = value.as_u64().and_then(|group| u32::try_from(group).ok());
                 // The group root would grant more rights than needed.
                 self.group =
-                    group.filter(|group| *group > 0).ok_or("expected a group's number")?;
+                    group.filter(|group| *group > 0).ok_or("expected the number of a group")?;
             }
             "registryAccess" => {
                 self.registry_access = value.as_bool().ok_or("expected true or false")?;
             }
-            "args" => self.args = words(value).ok_or("expected a list of words")?,
+            "args" => self.args = words(value).ok_or("expected a list of strings")?,
             "runAsRoot" => self.run_as_root = value.as_bool().ok_or("expected true or false")?,
             "compareVersion" => {
                 self.compare_version = value.as_bool().ok_or("expected true or false")?;

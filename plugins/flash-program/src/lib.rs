@@ -18,7 +18,7 @@ pub const REGISTRY: (&str, &str) = ("firmware-registry", "/etc/flashjob/registry
 pub fn image(asked: Option<String>, set: Option<String>) -> Result<String, PluginError> {
     asked.or(set).ok_or_else(|| {
         PluginError::InvalidRequest(
-            "no flash image is named; set flashImage of the plugin in the operator's \
+            "no flash image is configured; set flashImage of the plugin in the operator's \
              configuration, or flashjobPodImage"
                 .into(),
         )

@@ -73,7 +73,7 @@ impl Settings {
             None => by_type,
         };
         let base = name.map_or_else(|| Some(json!({})), preset).ok_or_else(|| {
-            fault("/preset", format!("unknown; known are {}, none", PRESETS.join(", ")))
+            fault("/preset", format!("unknown preset; supported are {}, none", PRESETS.join(", ")))
         })?;
         let Value::Object(mut merged) = base else { return Err(fault("", "no preset".into())) };
         merged.extend(given);
@@ -102,16 +102,19 @@ impl Settings {
             }
         }
         if self.fetches() && !self.path.as_ref().is_some_and(|path| path.contains("{url}")) {
-            fault("/path", "with body url it needs {url}, where the firmware's address goes");
+            fault(
+                "/path",
+                "with body url it must contain {url}, the placeholder for the URL of the firmware",
+            );
         }
         if self.version_pointer.is_some() && self.version_path.is_none() {
-            fault("/versionPointer", "versionPath is missing, whose answer it points into");
+            fault("/versionPointer", "versionPath is missing, to whose response it applies");
         }
         if self.headers.values().any(|value| !value.is_string()) {
             fault("/headers", "expected strings");
         }
         if self.success.iter().any(|code| !(100..600).contains(code)) {
-            fault("/success", "expected status codes of HTTP, as 200");
+            fault("/success", "expected HTTP status codes such as 200");
         }
         if self.image.as_ref().is_some_and(String::is_empty) {
             fault("/image", "expected the reference of a container image");

@@ -76,8 +76,8 @@ pub fn inspect(file: &FirmwareFile) -> Inspection {
     let FirmwareFile { name, size, version, .. } = file;
     let Some(header) = Header::read(&file.beginning) else {
         let refusal = format!(
-            "{name} is no image for MCUboot, which begins with 0x96f3b83d, so device type {} \
-             takes nothing of it; publish the file that imgtool signed",
+            "{name} is not an image for MCUboot, which begins with 0x96f3b83d, so it cannot be \
+             flashed to device type {}; publish the file that imgtool signed",
             file.device_type
         );
         return Inspection { refusal: Some(refusal), ..Inspection::new() };
@@ -88,8 +88,8 @@ pub fn inspect(file: &FirmwareFile) -> Inspection {
     let least = header.file_size();
     let refusal = (*size < least).then(|| {
         format!(
-            "{name} has {size} bytes, and its header says that it has at least {least}: it is cut \
-             off; publish all of it"
+            "{name} has {size} bytes, but its header requires at least {least}: it is truncated; \
+             publish the complete file"
         )
     });
     Inspection { version: Some(own), refusal, ..Inspection::new() }
@@ -144,7 +144,7 @@ mod tests {
         let least = 512 + 4096 + 40;
         assert_eq!(inspected(&header(0), least, "1.2.3").refusal, None);
         let cut = inspected(&header(0), least - 1, "1.2.3").refusal;
-        assert!(cut.is_some_and(|text| text.contains("at least 4648: it is cut off")));
+        assert!(cut.is_some_and(|text| text.contains("at least 4648: it is truncated")));
         for bytes in [&header(0)[1..], &header(0)[..31], b"\xe9\x01", b""] {
             let refusal = inspected(bytes, 8192, "1.2.3").refusal;
             assert!(refusal.is_some_and(|text| text.contains("device type nrf52840")));

@@ -69,8 +69,8 @@ impl SecureOta {
         let settings = Settings::read(&request.settings)?;
         if request.version.len() > VERSION_BYTES {
             return Err(PluginError::InvalidRequest(format!(
-                "version {:?} has {} bytes, and an ESP32 reports no more than the first \
-                 {VERSION_BYTES}: it could never be proven; give one that fits",
+                "version {:?} has {} bytes, but an ESP32 reports only the first {VERSION_BYTES}, \
+                 so it could never be verified; use a shorter version",
                 request.version,
                 request.version.len()
             )));
@@ -87,7 +87,7 @@ impl SecureOta {
         ];
         if let Some((name, _)) = variables.iter().find(|(_, value)| value.is_empty()) {
             return Err(PluginError::InvalidRequest(format!(
-                "{name} of device {} is empty, and the flash container cannot do without it",
+                "{name} of device {} is empty, but the flash container requires it",
                 device.name
             )));
         }
@@ -134,8 +134,9 @@ impl SecureOta {
             Some(image) => image.inspect(file, &file.device_type, settings.compare_version),
             None => Inspection {
                 refusal: Some(format!(
-                    "{} is no image for an ESP32, which begins with 0xe9, so device type {} takes \
-                     nothing of it; publish the .bin of the application, as idf.py build makes it",
+                    "{} is not an image for an ESP32, which begins with 0xe9, so it cannot be \
+                     flashed to device type {}; publish the .bin of the application, as idf.py \
+                     build creates it",
                     file.name, file.device_type
                 )),
                 ..Inspection::new()
@@ -201,8 +202,8 @@ impl Settings {
                 ("args", _) => faults.push(fault(path, "expected a list of strings")),
                 _ => faults.push(fault(
                     path,
-                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, \
-                     args, compareVersion",
+                    "unknown setting; supported are runAsRoot, certificates, registryAccess, \
+                     image, args, compareVersion",
                 )),
             }
         }
@@ -338,7 +339,9 @@ mod tests {
             inspected.expect("valid settings")
         };
         let refusal = inspected(b"\x7fELF").and_then(|inspection| inspection.refusal);
-        assert!(refusal.is_some_and(|text| text.contains("device type esp32 takes nothing")));
+        assert!(
+            refusal.is_some_and(|text| text.contains("cannot be flashed to device type esp32"))
+        );
         assert_eq!(inspected(&[0xcf, 0xb6, 0x88, 0x07, 0]), None);
         let mut image = [0; 64];
         image[..2].copy_from_slice(&[0xe9, 1]);

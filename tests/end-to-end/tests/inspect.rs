@@ -31,7 +31,7 @@ async fn firmware_for_another_chip_of_another_version_or_that_is_none_flashes_no
     let words = [
         ("chip", large("esp32s3", "0.2.0")?, "is an image for ESP32-S3, and device type esp32 is"),
         ("version", large("esp32", "0.3.0")?, "version 0.3.0, but spec.version is 0.2.0"),
-        ("none", b"no firmware at all".to_vec(), "is no image for an ESP32"),
+        ("none", b"no firmware at all".to_vec(), "is not an image for an ESP32"),
     ];
     for (name, file, words) in words {
         let image = format!("nubificus/{name}:0.2.0");

@@ -136,7 +136,7 @@ async fn every_kind_of_fault_ends_with_its_own_reason_and_disturbs_nobody() -> a
     let told = events(&testbed, "faults").await?;
     assert!(
         told.iter()
-            .any(|event| event.starts_with("PodFailed") && event.contains("transfer broke")),
+            .any(|event| event.starts_with("PodFailed") && event.contains("transfer failed")),
         "{told:?}"
     );
     apply(&testbed, &job("no-plugin", &[uid("lamp-4")], json!({}))).await?;

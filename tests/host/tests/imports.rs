@@ -33,7 +33,7 @@ async fn a_plugin_that_imports_sockets_is_refused_for_that_and_one_that_imports_
         let error = with(import).await?.err().context(import)?;
         assert_eq!(error.reason(), "ImportRefused", "{error}");
         assert!(
-            error.to_string().contains(&format!("imports {import}, which no plugin may have")),
+            error.to_string().contains(&format!("imports {import}, which plugins may not import")),
             "{error}"
         );
     }

@@ -313,7 +313,7 @@ async fn what_an_identity_signed_without_a_key_is_run_and_what_another_signed_is
     // With another trusted root, a signature that was trusted is no longer, even from the cache.
     std::fs::write(&root, Sigstore::new()?.trusted_root().to_string())?;
     let kept = load("older", &["simple"], PullPolicy::Never, "cached").await?;
-    refused("another trusted root", kept, "SignatureUnproven", "demands a proof");
+    refused("another trusted root", kept, "SignatureUnproven", "requires proof");
     std::fs::remove_file(&root)?;
     let kept = load("older", &["simple"], PullPolicy::Never, "cached").await?;
     refused("no trusted root", kept, "TrustedRootUnusable", "trusted-root.json");

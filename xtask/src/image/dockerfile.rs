@@ -27,7 +27,7 @@ impl Stage {
         let shown = self.dockerfile.display();
         let text = fs::read_to_string(&self.dockerfile)
             .with_context(|| format!("{shown}: cannot be read"))?;
-        let file = parse(&text).with_context(|| format!("{shown}: is no Dockerfile"))?;
+        let file = parse(&text).with_context(|| format!("{shown}: is not a Dockerfile"))?;
         self.check_arguments(&file).with_context(|| format!("{shown}: build argument"))?;
         let globals = self.globals(&file).with_context(|| shown.to_string())?;
         let stage = file
@@ -36,7 +36,7 @@ impl Stage {
         let base = expand(&stage.from.image.value, &globals)?;
         ensure!(
             base == "scratch",
-            "{shown}:{}: FROM {base}: only scratch can be built on without a container engine; \
+            "{shown}:{}: FROM {base}: only FROM scratch can be built without a container engine; \
              build with docker, podman or buildah",
             line(&text, stage.from.from.span.start)
         );

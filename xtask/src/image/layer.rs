@@ -114,7 +114,10 @@ fn add(
         let program = metadata.permissions().mode() & 0o111 != 0;
         Entry::File { source: source.to_owned(), program }
     } else {
-        bail!("{shown}: is neither file, folder nor symbolic link; an image holds nothing else");
+        bail!(
+            "{shown}: is neither a file, a folder nor a symbolic link; an image can contain \
+             nothing else"
+        );
     };
     insert(entries, destination, entry)
 }

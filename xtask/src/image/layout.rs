@@ -84,11 +84,11 @@ impl Layout {
         let empty = fs::read_dir(path).map_or(true, |mut items| items.next().is_none());
         ensure!(
             empty,
-            "{shown}: holds something else than an image layout; remove it or choose another \
+            "{shown}: contains something other than an image layout; remove it or choose another \
              folder"
         );
         fs::create_dir_all(path.join("blobs/sha256"))
-            .with_context(|| format!("{shown}: cannot be made"))?;
+            .with_context(|| format!("{shown}: cannot be created"))?;
         for (name, content) in &files {
             let path = path.join(name);
             fs::write(&path, content)
@@ -111,7 +111,10 @@ impl Layout {
     /// Returns all files of the layout, and the digest of the image or of the index of images.
     fn files(&self) -> anyhow::Result<(Files, String)> {
         let reference: Reference = self.reference.parse().with_context(|| {
-            format!("{}: is no image reference; expected one as registry/name:tag", self.reference)
+            format!(
+                "{}: is not an image reference; expected one such as registry/name:tag",
+                self.reference
+            )
         })?;
         ensure!(
             reference.digest().is_none(),
@@ -128,7 +131,7 @@ impl Layout {
         architectures.sort();
         ensure!(
             architectures.windows(2).all(|pair| pair[0] != pair[1]),
-            "{reference}: two images of one architecture are given"
+            "{reference}: two images for the same architecture are given"
         );
         let mut top = match manifests.as_slice() {
             [one] => one.clone(),

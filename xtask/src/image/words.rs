@@ -114,7 +114,7 @@ fn variable<'a>(
             word.push_str(&expand(&modifier[2..], variables)?);
         }
         (Some(":+"), true) => {}
-        _ => bail!("${{{name}{modifier}}}: this form of a variable is not understood here"),
+        _ => bail!("${{{name}{modifier}}}: this form of a variable is not supported here"),
     }
     Ok(rest)
 }

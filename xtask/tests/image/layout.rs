@@ -131,7 +131,7 @@ fn images_of_several_architectures_share_an_index() {
         assert_eq!(configuration["architecture"], *architecture);
     }
     let twice = Layout::new("image", [of("amd64"), of("amd64")]).write_tar(&archive);
-    assert!(twice.unwrap_err().to_string().contains("two images of one architecture"));
+    assert!(twice.unwrap_err().to_string().contains("two images for the same architecture"));
 }
 
 #[test]
@@ -147,7 +147,10 @@ fn a_folder_replaces_a_layout_and_nothing_else() {
     assert!(!output.join("blobs/sha256/old").exists());
     assert!(output.join("index.json").is_file());
     let error = layout.write_folder(&root).unwrap_err();
-    assert!(error.to_string().contains("holds something else than an image layout"), "{error}");
+    assert!(
+        error.to_string().contains("contains something other than an image layout"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -158,5 +161,5 @@ fn a_device_or_socket_is_refused() {
     let archive = folder.path().with_extension("tar");
     let error = Layout::new("image", [Image::of_folder(folder.path())]).write_tar(&archive);
     let text = error.unwrap_err().to_string();
-    assert!(text.contains("pipe: is neither file, folder nor symbolic link"), "{text}");
+    assert!(text.contains("pipe: is neither a file, a folder nor a symbolic link"), "{text}");
 }

@@ -43,8 +43,8 @@ fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), Inv
     if !is_host(&registry.host) {
         return invalid(
             format!("registries[{index}].host"),
-            "expected a host as in references, as harbor.example.com or harbor.example.com:5000, \
-             without scheme, path and wildcard",
+            "expected a host as in references, such as harbor.example.com or \
+             harbor.example.com:5000, without scheme, path or wildcard",
         );
     }
     if registries[..index].iter().any(|earlier| earlier.is_at(&registry.host)) {
@@ -53,13 +53,13 @@ fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), Inv
     if registry.plain_http && registry.ca_file.is_some() {
         return invalid(
             format!("registries[{index}].plainHttp"),
-            "a registry without TLS has no use for caFile; take one of them out",
+            "a registry without TLS does not use caFile; remove one of the two",
         );
     }
     if let Some(at) = registry.token_hosts.iter().position(|host| !is_host(host)) {
         return invalid(
             format!("registries[{index}].tokenHosts[{at}]"),
-            "expected a host, with its port where it is not 443",
+            "expected a host, with its port unless that is 443",
         );
     }
     check_mirrors(registry, index)
@@ -74,10 +74,7 @@ fn check_mirrors(registry: &RegistryConfig, index: usize) -> Result<(), InvalidF
             return invalid(field(), "expected host or host/prefix, without scheme");
         }
         if mirror.eq_ignore_ascii_case(&registry.host) {
-            return invalid(
-                field(),
-                "this is the registry itself, which is asked last in any case",
-            );
+            return invalid(field(), "this is the registry itself, which is always tried last");
         }
         if registry.mirrors[..at].contains(mirror) {
             return invalid(field(), "duplicate mirror");
@@ -92,14 +89,14 @@ fn check_entry(path: &str, trust: &[TrustEntry], index: usize) -> Result<(), Inv
         Some(_) if entry.allow_unsigned => {
             return invalid(
                 format!("{path}.allowUnsigned"),
-                "cosign beside it demands a signature; take one of them out",
+                "cosign is also set, and requires a signature; remove one of the two",
             );
         }
         Some(cosign) => check_cosign(path, cosign)?,
         None if !entry.allow_unsigned => {
             return invalid(
                 path.to_owned(),
-                "it trusts nothing; set cosign, or allowUnsigned: true, or remove it",
+                "the entry trusts nothing; set cosign or allowUnsigned: true, or remove the entry",
             );
         }
         None => {}
@@ -128,14 +125,14 @@ fn check_entry(path: &str, trust: &[TrustEntry], index: usize) -> Result<(), Inv
     if host != LAYOUT && repository.contains([':', '@']) {
         return invalid(
             field(),
-            "tags and digests are not matched, so this matches none; name the repository alone, \
-             as host/path, and the digest in plugins[].image",
+            "tags and digests are not matched, so this matches none; give only the repository, as \
+             host/path, and put the digest in plugins[].image",
         );
     }
     if host != LAYOUT && !(is_host(host) && (repository.is_empty() || is_repository(repository))) {
         return invalid(
             field(),
-            "no reference is like this, so it matches none; expected host/path, host/path/* or \
+            "no reference has this form, so it matches none; expected host/path, host/path/* or \
              host/path/**",
         );
     }
@@ -146,7 +143,7 @@ fn check_entry(path: &str, trust: &[TrustEntry], index: usize) -> Result<(), Inv
     {
         return invalid(
             field(),
-            "another entry has the same literal prefix, so neither would win",
+            "another entry has the same literal prefix, so neither would take precedence",
         );
     }
     Ok(())
@@ -158,15 +155,14 @@ fn check_cosign(path: &str, cosign: &CosignTrust) -> Result<(), InvalidField> {
         Some(_) if !cosign.public_key_files.is_empty() => {
             return invalid(
                 field("keyless"),
-                "publicKeyFiles beside it demands keys, and this demands none; take one of them \
-                 out",
+                "publicKeyFiles is also set, and requires keys; remove one of the two",
             );
         }
         Some(keyless) => check_keyless(keyless, &field("keyless"))?,
         None if cosign.public_key_files.is_empty() => {
             return invalid(
                 field("publicKeyFiles"),
-                "expected at least one file with a public key, or keyless in its place",
+                "expected at least one file with a public key, or keyless instead",
             );
         }
         None => {}

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Cursor, Read};
 use oci_client::manifest::OciImageManifest;
 use tokio::sync::mpsc;
 
-use super::layer::{Found, look};
+use super::layer::{Found, find_beginning};
 use super::{Firmware, LAYER_BYTES, MANIFEST_BYTES};
 use crate::{Digest, Layer, RegistryError, Source, image_manifest, layer_of};
 
@@ -104,28 +104,28 @@ async fn beginning(
             Err(RegistryError::TooLarge { .. }) => return Ok((None, is_certain)),
             layer => layer?,
         };
-        let mut looked = match part == Part::Start && layer.size > START_BYTES {
-            true => look_at_start(source, &layer, most).await?,
-            false => Looked::CutOff,
+        let mut search = match part == Part::Start && layer.size > START_BYTES {
+            true => search_start(source, &layer, most).await?,
+            false => Search::CutOff,
         };
-        let is_whole = matches!(looked, Looked::CutOff);
+        let is_whole = matches!(search, Search::CutOff);
         if is_whole {
-            looked = look_through(source, &layer, most).await?;
+            search = search_layer(source, &layer, most).await?;
         }
         is_certain &= is_whole;
-        match looked {
-            Looked::Found(Found { name, size, beginning: bytes, .. }) => {
+        match search {
+            Search::Found(Found { name, size, beginning: bytes, .. }) => {
                 return Ok((Some(Beginning { name, size, bytes, is_certain }), is_certain));
             }
-            Looked::Nothing => {}
-            Looked::CutOff | Looked::Unreadable => return Ok((None, is_certain)),
+            Search::Nothing => {}
+            Search::CutOff | Search::Unreadable => return Ok((None, is_certain)),
         }
     }
     Ok((None, is_certain))
 }
 
 /// Result of the search for firmware in a layer.
-enum Looked {
+enum Search {
     /// The layer has firmware.
     Found(Found),
     /// The layer has no firmware.
@@ -136,37 +136,38 @@ enum Looked {
     Unreadable,
 }
 
-async fn look_at_start(
+async fn search_start(
     source: &mut Source<'_>,
     layer: &Layer,
     most: usize,
-) -> Result<Looked, RegistryError> {
+) -> Result<Search, RegistryError> {
     let start = source.blob_start(layer, START_BYTES).await?;
     let mut rest = start.as_slice();
-    let (found, end) = look(&mut rest, most);
+    let (found, end) = find_beginning(&mut rest, most);
     Ok(match (found, end) {
-        (Some(found), _) => Looked::Found(found),
+        (Some(found), _) => Search::Found(found),
         // Data that is not an archive fails before its start is used up.
-        (None, _) if rest.is_empty() => Looked::CutOff,
-        (None, Ok(())) => Looked::Nothing,
-        (None, Err(_)) => Looked::Unreadable,
+        (None, _) if rest.is_empty() => Search::CutOff,
+        (None, Ok(())) => Search::Nothing,
+        (None, Err(_)) => Search::Unreadable,
     })
 }
 
 /// Searches a layer while it is downloaded, without storing it.
-async fn look_through(
+async fn search_layer(
     source: &mut Source<'_>,
     layer: &Layer,
     most: usize,
-) -> Result<Looked, RegistryError> {
+) -> Result<Search, RegistryError> {
     let (to, pieces) = mpsc::channel(PIECES);
     let pieces = Pieces { pieces, piece: Cursor::default() };
-    let looking = tokio::task::spawn_blocking(move || look(BufReader::new(pieces), most));
-    source.hand_on(layer, to).await?;
-    Ok(match looking.await {
-        Ok((Some(found), Ok(()))) => Looked::Found(found),
-        Ok((None, Ok(()))) => Looked::Nothing,
-        Ok((_, Err(_))) | Err(_) => Looked::Unreadable,
+    let searching =
+        tokio::task::spawn_blocking(move || find_beginning(BufReader::new(pieces), most));
+    source.forward(layer, to).await?;
+    Ok(match searching.await {
+        Ok((Some(found), Ok(()))) => Search::Found(found),
+        Ok((None, Ok(()))) => Search::Nothing,
+        Ok((_, Err(_))) | Err(_) => Search::Unreadable,
     })
 }
 

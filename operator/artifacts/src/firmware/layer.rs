@@ -48,7 +48,7 @@ pub(super) struct Found {
 pub enum UnreadableLayer {
     /// The layer is compressed with an unsupported algorithm.
     #[error(
-        "its layers are compressed with Zstandard, which is not read here; build it with gzip"
+        "its layers are compressed with Zstandard, which is not supported; build it with gzip"
     )]
     Zstandard,
     /// The file is larger than any device accepts.
@@ -60,7 +60,7 @@ pub enum UnreadableLayer {
         size: u64,
     },
     /// The layer is not an archive, or is truncated.
-    #[error("a layer of it cannot be unpacked")]
+    #[error("one of its layers cannot be unpacked")]
     Archive(#[source] io::Error),
 }
 
@@ -97,7 +97,7 @@ pub fn extract(layer: Vec<u8>) -> Result<Option<File>, UnreadableLayer> {
 
 /// Finds the same file in a layer that may be truncated, and returns its first bytes, and how the
 /// layer ended.
-pub(super) fn look(
+pub(super) fn find_beginning(
     layer: impl BufRead,
     most: usize,
 ) -> (Option<Found>, Result<(), UnreadableLayer>) {

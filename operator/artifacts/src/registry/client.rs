@@ -24,7 +24,7 @@ pub(super) fn client(config: Option<&RegistryConfig>) -> Result<Client, String> 
         let certificates = Certificate::from_pem_bundle(pem)
             .map_err(|error| format!("caFile {}: {error}", file.display()))?;
         if certificates.is_empty() {
-            return Err(format!("caFile {} holds no certificate", file.display()));
+            return Err(format!("caFile {} contains no certificate", file.display()));
         }
         builder = builder.tls_certs_only(certificates);
     }
@@ -48,24 +48,24 @@ pub(super) fn advice_on_certificate(
     let advices = [
         (
             "UnknownIssuer",
-            "the server's certificate is signed by an authority that is not known; set the \
-             authority's certificate as caFile of this registry",
+            "the server's certificate is signed by an unknown authority; set the authority's \
+             certificate as caFile of this registry",
         ),
         (
             "NotValidForName",
-            "the server's certificate is for another host name; use a name that it has, or give \
-             the server another certificate",
+            "the server's certificate is for another host name; use a name that the certificate \
+             contains, or install another certificate on the server",
         ),
         (
             "CaUsedAsEndEntity",
-            "the server presents the certificate of an authority (CA:TRUE) as its own; give it \
-             one with basicConstraints=CA:FALSE, as with openssl req -x509 -addext \
-             basicConstraints=CA:FALSE, and that one as caFile, or sign one with the authority",
+            "the server uses the certificate of an authority (CA:TRUE) as its own; create one \
+             with basicConstraints=CA:FALSE, for example with openssl req -x509 -addext \
+             basicConstraints=CA:FALSE, and set it as caFile too, or sign one with the authority",
         ),
         (
             "UnsupportedCertVersion",
-            "the server's certificate is of version 1, which has no names; make one of version 3 \
-             with subjectAltName",
+            "the server's certificate is an X.509 version 1 certificate, which has no \
+             subjectAltName; create a version 3 certificate with subjectAltName",
         ),
     ];
     advices.into_iter().find(|(name, _)| refused.contains(name)).map(|(_, advice)| advice)

@@ -8,7 +8,7 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::time::{Instant, sleep};
 
 use super::receive::Receive;
-use super::{Layer, Outgoing, REDIRECTS, RegistryError, Repository, is_page, page_in_its_place};
+use super::{Layer, Outgoing, REDIRECTS, RegistryError, Repository, html_instead, is_page};
 
 /// Timeout of one blob, over all resumed requests: 1.6 MB at 1 KB/s take 27 minutes. A connection
 /// on which the server sends nothing for 30 s counts as interrupted.
@@ -64,7 +64,7 @@ impl Repository<'_> {
                 return Err(error);
             }
             let received = into.at();
-            tracing::debug!(%what, %error, received, "a download was cut off and goes on");
+            tracing::debug!(%what, %error, received, "download interrupted; resuming");
             sleep(pause).await;
         }
         let actual = into.digest();
@@ -104,7 +104,7 @@ impl Repository<'_> {
         let Some(last) = most.checked_sub(1) else { return Ok(Vec::new()) };
         let mut response = self.part(layer, &what, (0, Some(last)), TIME).await?;
         if response.status() == StatusCode::PARTIAL_CONTENT && !continues(&response, 0) {
-            let message = "another part of it came than the one that was asked for".to_owned();
+            let message = "the server returned a range other than the requested one".to_owned();
             return Err(RegistryError::Form { what, message });
         }
         let mut bytes = Vec::new();
@@ -143,7 +143,7 @@ impl Repository<'_> {
         }
         self.check(&response, what)?;
         if is_page(&response) {
-            return Err(page_in_its_place(what));
+            return Err(html_instead(what));
         }
         Ok(response)
     }

@@ -29,7 +29,7 @@ pub enum RegistryError {
     },
     /// The registry rejects the credentials, or requires some.
     #[error(
-        "registry {host} refuses access to {what} ({status}): check the credentials that are \
+        "registry {host} denies access to {what} ({status}): check the credentials that are \
          configured for this registry"
     )]
     Access {
@@ -42,8 +42,8 @@ pub enum RegistryError {
     },
     /// The registry wants the password to be sent to another host.
     #[error(
-        "registry {host} asks for credentials on behalf of {realm}, which is not its own host; \
-         add it to tokenHosts of this registry if that is right"
+        "registry {host} asks to send the credentials to {realm}, which is another host; if that \
+         is intended, add it to tokenHosts of this registry"
     )]
     ForeignRealm {
         /// The registry.
@@ -53,8 +53,8 @@ pub enum RegistryError {
     },
     /// The registry wants the password to be sent without encryption.
     #[error(
-        "registry {host} asks for credentials at {realm}, which is not https, and the \
-         configuration has no plainHttp for that host"
+        "registry {host} asks to send the credentials to {realm}, which does not use https, and \
+         the configuration does not set plainHttp for that host"
     )]
     InsecureRealm {
         /// The registry.
@@ -93,7 +93,7 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
     },
     /// Neither the registry nor its mirrors, tried before it, returned the object.
-    #[error("{error}; its mirrors before it: {mirrors}")]
+    #[error("{error}; mirrors tried before: {mirrors}")]
     Mirrored {
         /// Error of the registry itself.
         error: Box<RegistryError>,
@@ -125,7 +125,7 @@ pub enum RegistryError {
         message: String,
     },
     /// The content does not have the expected digest.
-    #[error("{what} has digest {actual}: it was changed on its way or in the registry")]
+    #[error("{what} has digest {actual}: it was changed in transit or in the registry")]
     Tampered {
         /// Name of the fetched object.
         what: String,
@@ -144,7 +144,7 @@ pub enum RegistryError {
 
 fn asks_to_wait(pause: Option<Duration>) -> String {
     pause.map_or_else(String::new, |pause| {
-        format!(", and asks to be asked again after {} s", pause.as_secs())
+        format!(", and asks to retry after {} s", pause.as_secs())
     })
 }
 

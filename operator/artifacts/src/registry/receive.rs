@@ -41,20 +41,20 @@ impl Receive for Vec<u8> {
 
 /// Hashes the bytes of a blob and forwards each of them once, even if it arrives again. The reader
 /// of the channel cannot trust the bytes until the whole download has succeeded.
-pub(crate) struct HandOn {
+pub(crate) struct Forward {
     at: usize,
-    handed_on: usize,
+    forwarded: usize,
     hash: Sha256,
     to: mpsc::Sender<Vec<u8>>,
 }
 
-impl HandOn {
+impl Forward {
     pub fn new(to: mpsc::Sender<Vec<u8>>) -> Self {
-        Self { at: 0, handed_on: 0, hash: Sha256::new(), to }
+        Self { at: 0, forwarded: 0, hash: Sha256::new(), to }
     }
 }
 
-impl Receive for HandOn {
+impl Receive for Forward {
     fn at(&self) -> usize {
         self.at
     }
@@ -64,11 +64,11 @@ impl Receive for HandOn {
     }
 
     async fn take(&mut self, bytes: &[u8]) {
-        let again = self.handed_on.saturating_sub(self.at).min(bytes.len());
+        let again = self.forwarded.saturating_sub(self.at).min(bytes.len());
         self.at += bytes.len();
         let new = &bytes[again..];
         self.hash.update(new);
-        self.handed_on += new.len();
+        self.forwarded += new.len();
         // A reader that needs no more bytes drops the channel; the rest is hashed all the same.
         if !new.is_empty() {
             let _ = self.to.send(new.to_vec()).await;

@@ -148,6 +148,6 @@ fn knows_no_referrers(status: StatusCode) -> bool {
 }
 
 fn broken_list(what: &str) -> RegistryError {
-    let message = "its further pages are no lists".to_owned();
+    let message = "one of its pages is not a list".to_owned();
     RegistryError::Form { what: what.to_owned(), message }
 }

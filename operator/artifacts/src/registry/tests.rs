@@ -452,7 +452,7 @@ fn what_the_tls_library_has_against_a_certificate_is_said_in_words() {
     let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
     assert!(
         advice_on_certificate(&std::io::Error::other(unknown))
-            .is_some_and(|text| text.contains("an authority that is not known; set"))
+            .is_some_and(|text| text.contains("an unknown authority; set"))
     );
     assert_eq!(advice_on_certificate(&refused("BadDer")), None);
     assert_eq!(advice_on_certificate(&std::io::Error::other("refused")), None);

@@ -19,12 +19,12 @@ const DOCKER_HUB_TOKENS: &str = "auth.docker.io";
 impl Repository<'_> {
     /// Authenticates before the first request ("Determining Support"): a public repository also
     /// answers requests with a wrong password, and the mistake would go unnoticed.
-    pub(super) async fn introduce(
+    pub(super) async fn authenticate_first(
         &mut self,
         outgoing: &Outgoing<'_>,
         what: &str,
     ) -> Result<(), RegistryError> {
-        if self.introduced || self.credentials.is_none() {
+        if self.has_authenticated || self.credentials.is_none() {
             return Ok(());
         }
         let mut url = self.url("")?;
@@ -33,7 +33,7 @@ impl Repository<'_> {
         if response.status() == StatusCode::UNAUTHORIZED {
             self.authorize(&response, outgoing, what).await?;
         }
-        self.introduced = true;
+        self.has_authenticated = true;
         Ok(())
     }
 

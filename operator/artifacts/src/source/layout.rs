@@ -151,7 +151,7 @@ impl Layout {
     }
 
     async fn tagged(&mut self, tag: &str) -> Result<Digest, RegistryError> {
-        let several = "have this tag; append @sha256:… of the one that is meant";
+        let several = "have this tag; append @sha256:… to select one";
         let tagged = self.one(|entry| entry.is_called(tag), tag, several).await?;
         tagged.ok_or_else(|| self.has_no(&format!("manifest with tag {tag}")))
     }

@@ -74,7 +74,7 @@ impl<'a> Mirrored<'a> {
         loop {
             match self.places[turn.at].manifest_bytes(wanted, expected, limit).await {
                 Ok(manifest) => return Ok(manifest),
-                Err(error) => self.pass_over(&mut turn, error)?,
+                Err(error) => self.try_next(&mut turn, error)?,
             }
         }
     }
@@ -89,7 +89,7 @@ impl<'a> Mirrored<'a> {
         loop {
             match self.places[turn.at].blob_into(layer, into).await {
                 Ok(()) => return Ok(()),
-                Err(error) => self.pass_over(&mut turn, error)?,
+                Err(error) => self.try_next(&mut turn, error)?,
             }
         }
     }
@@ -104,7 +104,7 @@ impl<'a> Mirrored<'a> {
         loop {
             match self.places[turn.at].blob_start(layer, most).await {
                 Ok(start) => return Ok(start),
-                Err(error) => self.pass_over(&mut turn, error)?,
+                Err(error) => self.try_next(&mut turn, error)?,
             }
         }
     }
@@ -122,7 +122,7 @@ impl<'a> Mirrored<'a> {
                 Ok(referrers) => return Ok(referrers),
                 Err(error) => error,
             };
-            if found(self.pass_over(&mut turn, error))?.is_none() {
+            if found(self.try_next(&mut turn, error))?.is_none() {
                 return Ok(Vec::new());
             }
         }
@@ -130,12 +130,12 @@ impl<'a> Mirrored<'a> {
 
     /// Proceeds to the next place, unless this error is final. A mirror that does not answer is
     /// not tried again during this load.
-    fn pass_over(&mut self, turn: &mut Turn, error: RegistryError) -> Result<(), RegistryError> {
+    fn try_next(&mut self, turn: &mut Turn, error: RegistryError) -> Result<(), RegistryError> {
         let is_last = turn.at + 1 == self.places.len();
-        if is_last || !self.places[turn.at].may_be_passed_over(&error) {
+        if is_last || !self.places[turn.at].allows_fallback(&error) {
             return Err(error.after(&turn.passed));
         }
-        tracing::debug!(%error, "a mirror is passed over");
+        tracing::debug!(%error, "a mirror did not return the object; trying the next place");
         if error.is_transient() {
             self.places.remove(turn.at);
         } else {

@@ -12,14 +12,11 @@ pub enum TrustError {
     #[error("no entry under trust in the operator's configuration matches {0}; add one")]
     NothingMatches(String),
     /// A file reference without a digest.
-    #[error(
-        "{0} has no digest beside it; append @sha256:… or set allowUnsigned: true for this \
-         plugin"
-    )]
+    #[error("{0} has no digest; append @sha256:… or set allowUnsigned: true for this plugin")]
     FileWithoutDigest(String),
     /// A key cannot be used.
     #[error(
-        "public key {file}: {message}; give cosign's public key in PEM, as cosign \
+        "public key {file}: {message}; use cosign's public key in PEM, as cosign \
          generate-key-pair writes it",
         file = .file.display()
     )]
@@ -31,7 +28,7 @@ pub enum TrustError {
     },
     /// The trusted root cannot be used.
     #[error(
-        "keyless.trustedRootFile {file}: {message}; give a Sigstore trusted root in JSON, as \
+        "keyless.trustedRootFile {file}: {message}; use a Sigstore trusted root in JSON, as \
          cosign trusted-root create writes it",
         file = .file.display()
     )]
@@ -43,8 +40,8 @@ pub enum TrustError {
     },
     /// The artifact has no signature.
     #[error(
-        "{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign \
-         sign"
+        "{digest} is not signed, but trust entry {entry} requires a signature; sign it with \
+         cosign sign"
     )]
     Unsigned {
         /// Digest that should be signed.
@@ -54,7 +51,7 @@ pub enum TrustError {
     },
     /// The artifact is only signed in a form that is not allowed.
     #[error(
-        "{digest} is signed in form {form:?} alone, which trust entry {entry} does not list under \
+        "{digest} is signed only in form {form:?}, which trust entry {entry} does not list under \
          forms"
     )]
     FormNotAllowed {
@@ -75,7 +72,7 @@ pub enum TrustError {
     },
     /// The keyless signature is by another identity.
     #[error(
-        "{digest} is signed by {signer}, which is none of the identities of trust entry {entry}"
+        "{digest} is signed by {signer}, which is not one of the identities of trust entry {entry}"
     )]
     WrongIdentity {
         /// Digest that is signed.
@@ -87,7 +84,7 @@ pub enum TrustError {
     },
     /// There is no proof of who signed the artifact, or when.
     #[error(
-        "{digest} is signed, and trust entry {entry} demands a proof of who did it: {message}"
+        "{digest} is signed, but trust entry {entry} requires proof of who signed it: {message}"
     )]
     Unproven {
         /// Digest that is signed.
@@ -106,7 +103,7 @@ pub enum TrustError {
         signed: String,
     },
     /// The attached signature was altered, or is malformed.
-    #[error("the signature attached to {digest} was changed or is broken: {message}")]
+    #[error("the signature attached to {digest} was altered or is malformed: {message}")]
     Tampered {
         /// Digest that should be signed.
         digest: Digest,
@@ -114,7 +111,7 @@ pub enum TrustError {
         message: String,
     },
     /// Only some of the keys signed, and all are required.
-    #[error("{digest} is not signed with {missing}, and trust entry {entry} requires all keys")]
+    #[error("{digest} is not signed with {missing}, but trust entry {entry} requires all keys")]
     KeysMissing {
         /// Digest that is signed.
         digest: Digest,
@@ -125,7 +122,7 @@ pub enum TrustError {
     },
     /// Only some of the identities signed, and all are required.
     #[error(
-        "{digest} is not signed by {missing}, and trust entry {entry} requires all identities"
+        "{digest} is not signed by {missing}, but trust entry {entry} requires all identities"
     )]
     IdentitiesMissing {
         /// Digest that is signed.

@@ -55,11 +55,11 @@ impl Rule {
     ) -> Result<Self, (&'static str, String)> {
         match (value, pattern) {
             (Some(_), Some(_)) => {
-                Err((regexp, format!("{exact} beside it says the same; take one of them out")))
+                Err((regexp, format!("{exact} is also set; remove one of the two")))
             }
             (None, None) => Err((
                 exact,
-                format!("expected what the certificate must say, here or as {regexp}"),
+                format!("expected the value that the certificate must have, here or as {regexp}"),
             )),
             (Some(""), None) => Err((exact, "must not be empty".to_owned())),
             (Some(value), None) => Ok(Self::Exact(value.to_owned())),
@@ -95,7 +95,8 @@ fn whole(pattern: &str) -> Result<Regex, String> {
     let alone =
         Regex::new(pattern).map_err(|error| format!("not a regular expression: {error}"))?;
     if alone.is_match("") {
-        return Err("it matches a name that is empty; expected a pattern that asks for something"
+        return Err("it matches an empty name; expected a pattern that requires at least one \
+                    character"
             .to_owned());
     }
     // With alternatives, ^ and $ apply to one of them each: ^a|b$ also matches everything that

@@ -54,8 +54,8 @@ impl PublicKey {
             (RSA_KEY, _) => &RSA_PKCS1_2048_8192_SHA256,
             (oid, _) => {
                 return Err(format!(
-                    "a key of kind {oid}, expected ECDSA on P-256, Ed25519, or RSA from 2048 bits \
-                     on"
+                    "a key of type {oid}, expected ECDSA on P-256, Ed25519, or RSA with at least \
+                     2048 bits"
                 ));
             }
         };

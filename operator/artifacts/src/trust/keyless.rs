@@ -75,12 +75,13 @@ impl Keyless {
     pub fn signers(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
         if bundle.signing_certificate().is_none() {
             return Err(Finding::Unproven(
-                "it is made with a key and has no certificate".to_owned(),
+                "it was made with a key and has no certificate".to_owned(),
             ));
         }
         if is_excessive(bundle) {
             return Err(Finding::Tampered(format!(
-                "it has more than {PROOFS} proofs, or one that is not as a log makes it"
+                "it has more than {PROOFS} proofs, or a checkpoint with more than \
+                 {CHECKPOINT_LINES} lines"
             )));
         }
         // Verify everything except the identity, which is compared with each configured one below.
@@ -90,7 +91,8 @@ impl Keyless {
             .map_err(|error| self.finding(error, bundle))?;
         if !(proven.certificate_verified() && proven.sct_verified() && proven.tlog_verified()) {
             return Err(Finding::Unproven(
-                "not everything that must be proven was looked at".to_owned(),
+                "the verifier did not check all of the certificate, its SCT and the log entry"
+                    .to_owned(),
             ));
         }
         self.identities_of(&proven)
@@ -110,7 +112,7 @@ impl Keyless {
     fn identities_of(&self, proven: &VerificationResult) -> Result<Vec<usize>, Finding> {
         let (Some(subject), Some(issuer)) = (proven.identity(), proven.issuer()) else {
             return Err(Finding::Unproven(
-                "its certificate names no subject, as an e-mail address or URI, or no issuer"
+                "its certificate has no issuer, or no subject such as an e-mail address or URI"
                     .to_owned(),
             ));
         };
@@ -192,13 +194,15 @@ struct Timestamp {
 fn bundle_of(signature: &[u8], attached: &Attached) -> Result<Bundle, Finding> {
     let missing = |what: &str| Finding::Unproven(format!("it has no {what} in its annotations"));
     let certificate = attached.certificate.as_deref().ok_or_else(|| missing("certificate"))?;
-    let promised =
-        attached.bundle.as_deref().ok_or_else(|| missing("promise of a transparency log"))?;
+    let promised = attached
+        .bundle
+        .as_deref()
+        .ok_or_else(|| missing("inclusion promise of a transparency log"))?;
     let made = || -> Result<Bundle, String> {
         let mut certificates = pem("certificate", certificate)?;
         if certificates.len() != 1 {
             return Err(format!(
-                "it has {} certificates, expected one and its chain beside it",
+                "it has {} certificates, expected one, with its chain in the chain annotation",
                 certificates.len()
             ));
         }

@@ -65,7 +65,7 @@ impl CryptoProvider for Ring {
     ) -> Result<()> {
         let key = UnparsedPublicKey::new(signature_of(scheme)?, key);
         key.verify(message, signature).map_err(|_| {
-            Error::Verification(format!("the key did not make it ({})", scheme.name()))
+            Error::Verification(format!("it was not made with this key ({})", scheme.name()))
         })
     }
 
@@ -79,7 +79,7 @@ impl CryptoProvider for Ring {
         let hash = hash_of(scheme.hash_algorithm())?;
         MESSAGE.with_borrow(|message| {
             if digest::digest(hash, message).as_ref() != expected {
-                return Err(Error::Verification("it is over another message".to_owned()));
+                return Err(Error::Verification("it is for another message".to_owned()));
             }
             self.verify_raw(scheme, key, message, signature)
         })
@@ -91,9 +91,9 @@ fn hash_of(algorithm: Option<HashAlgorithm>) -> Result<&'static digest::Algorith
         Some(HashAlgorithm::Sha2256) => Ok(&digest::SHA256),
         Some(HashAlgorithm::Sha2384) => Ok(&digest::SHA384),
         Some(HashAlgorithm::Sha2512) => Ok(&digest::SHA512),
-        other => {
-            Err(Error::UnsupportedAlgorithm(format!("digests of kind {other:?} are not computed")))
-        }
+        other => Err(Error::UnsupportedAlgorithm(format!(
+            "digest algorithm {other:?} is not supported"
+        ))),
     }
 }
 
@@ -112,7 +112,7 @@ fn signature_of(scheme: SigningScheme) -> Result<&'static dyn VerificationAlgori
         SigningScheme::RsaPkcs1Sha512 => &of::RSA_PKCS1_2048_8192_SHA512,
         other => {
             return Err(Error::UnsupportedAlgorithm(format!(
-                "signatures of kind {} are not verified",
+                "signature scheme {} is not supported",
                 other.name()
             )));
         }

@@ -200,7 +200,7 @@ fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Findi
             .public_key
             .is_some_and(|key| keys.iter().any(|known| known.hint == key.hint));
         return if named {
-            Err("it names a trusted key, which did not make it".to_owned())
+            Err("it names a trusted key, but was not made with that key".to_owned())
         } else {
             Ok(Finding::WrongKey)
         };

@@ -99,7 +99,8 @@ pub enum After {
 
 /// Parses an address in flash memory, in decimal, or in hexadecimal after 0x.
 fn offset(text: &str) -> Result<u32, String> {
-    let expected = || format!("{text:?} is no address; expected a multiple of 0x1000 as 0x10000");
+    let expected =
+        || format!("{text:?} is not an address; expected a multiple of 0x1000 such as 0x10000");
     let number = match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16),
         None => text.parse(),

@@ -14,7 +14,8 @@ pub fn word(text: &str) -> Result<String, String> {
 
 /// Parses a duration such as `2s`, `500ms` or `10m`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("{text:?} is not a time; expected 500ms, 2s or 10m");
+    let expected =
+        || format!("{text:?} is not a duration; expected a value such as 500ms, 2s or 10m");
     let parsed: SignedDuration = text.trim().parse().map_err(|_| expected())?;
     parsed.try_into().map_err(|_| expected())
 }

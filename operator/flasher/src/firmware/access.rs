@@ -47,8 +47,8 @@ impl Access {
         };
         if let Some(registry) = registries.iter().find(|registry| registry.credentials.is_some()) {
             let words = format!(
-                "registries: {}: credentials names a Secret, which this program cannot read; put \
-                 its .dockerconfigjson beside the policy",
+                "registries: {}: credentials refers to a Secret, which this program cannot read; \
+                 put its .dockerconfigjson in the folder of the policy",
                 registry.host
             );
             return Err(unusable(&folder.join(POLICY)).because(words));

@@ -29,7 +29,7 @@ impl Login {
             (None, None) => Ok(Self(None)),
             _ => {
                 let message = format!(
-                    "{} has one of username and password; both are needed",
+                    "{} has only one of username and password; both are required",
                     folder.display()
                 );
                 Err(AttemptFailure::new(Code::BadConfiguration, message))

@@ -67,7 +67,7 @@ pub(super) async fn fetched(
 ) -> Result<(), AttemptFailure> {
     let address = address(options)?;
     let mut secret = [0; 16];
-    SystemRandom::new().fill(&mut secret).map_err(|_| bad("there is no randomness"))?;
+    SystemRandom::new().fill(&mut secret).map_err(|_| bad("cannot generate random bytes"))?;
     let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = format!("/{secret}/firmware.bin");
     let listener = listen(options.listen, options.port).await?;
@@ -77,7 +77,7 @@ pub(super) async fn fetched(
     let server = tokio::spawn(async move { axum::serve(listener, routes).await });
     let url = Url::parse(&format!("http://{address}:{}{path}", options.port))
         .or_else(|_| Url::parse(&format!("http://[{address}]:{}{path}", options.port)))
-        .map_err(|error| bad("the firmware has no address").because(error))?;
+        .map_err(|error| bad("cannot build the URL of the firmware").because(error))?;
     let encoded: String = url::form_urlencoded::byte_serialize(url.as_str().as_bytes()).collect();
     let told = request(options, endpoint, &options.path.replace(URL, &encoded), login)?;
     let answer = told.send().await.map_err(|error| {
@@ -107,10 +107,14 @@ fn bad(message: &str) -> AttemptFailure {
 /// No address is given, or the request has no place for it.
 pub(super) fn address(options: &Http) -> Result<IpAddr, AttemptFailure> {
     if !options.path.contains(URL) {
-        return Err(bad("--path has no {url}, so the device would not learn the address"));
+        return Err(bad(
+            "--path does not contain {url}, so the device would not receive the URL of the \
+             firmware",
+        ));
     }
     options.external_ip.ok_or_else(|| {
-        bad("EXTERNAL_IP is empty, and --body url needs an address that the device fetches from")
+        bad("EXTERNAL_IP is empty, but --body url requires the address that the device fetches \
+             from")
     })
 }
 
@@ -135,13 +139,14 @@ async fn wait(options: &Http, endpoint: &Endpoint, served: &Served) -> Result<()
         let waited = begun.elapsed();
         if bytes == 0 && waited >= options.callback_timeout {
             let limit = options.callback_timeout;
-            let message =
-                format!("device {endpoint} was told the address and fetched nothing in {limit:?}");
+            let message = format!(
+                "device {endpoint} was sent the URL, but fetched nothing within {limit:?}"
+            );
             return Err(AttemptFailure::new(Code::NoCallback, message));
         }
         if waited >= options.transfer_timeout {
             let limit = options.transfer_timeout;
-            let message = format!("the transfer broke: not over after {limit:?}");
+            let message = format!("the transfer failed: not complete after {limit:?}");
             let failure = AttemptFailure::new(Code::TransferBroken, message);
             return Err(AttemptFailure { bytes: Some(bytes), ..failure });
         }

@@ -28,12 +28,15 @@ impl Attestation {
         if host.is_none() && options.require_attestation {
             return Err(AttemptFailure::new(
                 Code::BadConfiguration,
-                "attestation is required, and DICE_AUTH_SERVICE_SERVICE_HOST is empty: the \
-                 namespace needs a Service dice-auth-service, and the Pod its service links",
+                "attestation is required, but DICE_AUTH_SERVICE_SERVICE_HOST is empty: the \
+                 namespace needs a Service dice-auth-service, and the Pod needs \
+                 enableServiceLinks",
             ));
         }
         if host.is_none() {
-            tracing::warn!("there is no attestation service; whoever calls gets the firmware");
+            tracing::warn!(
+                "no attestation service is configured; any caller receives the firmware"
+            );
         }
         let bracketed = |host: &str| match host.contains(':') {
             true => format!("[{host}]"),
@@ -52,7 +55,7 @@ impl Attestation {
         let text = pem::encode_config(&Pem::new("CERTIFICATE", certificate), config);
         let unavailable = |error: reqwest::Error| {
             let message = format!(
-                "the attestation service {url} does not answer; the device was sent nothing"
+                "the attestation service {url} does not answer; nothing was sent to the device"
             );
             AttemptFailure::new(Code::AttestationUnavailable, message).because(error)
         };
@@ -65,12 +68,12 @@ impl Attestation {
         }
         // An error of the service says nothing about the device.
         let (code, words) = match status.is_server_error() {
-            true => (Code::AttestationUnavailable, "the attestation service cannot answer"),
+            true => (Code::AttestationUnavailable, "the attestation service failed"),
             false => (Code::DeviceNotTrusted, "the device is not trusted"),
         };
         Err(AttemptFailure::new(
             code,
-            format!("{words}: {url} answers {status}; it was sent nothing"),
+            format!("{words}: {url} answers {status}; nothing was sent to the device"),
         ))
     }
 }

@@ -67,15 +67,15 @@ struct Record {
 /// Connection without a device certificate. It does not end the wait.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error("no certificate came within {GREETING:?}")]
+    #[error("no certificate arrived within {GREETING:?}")]
     Silent,
     #[error("{0}")]
     Connection(&'static str, #[source] std::io::Error),
-    #[error("the device sent something that is no certificate")]
+    #[error("the device sent something other than a certificate")]
     NoCertificate,
     #[error("the device's certificate has only {0} bytes")]
     Short(usize),
-    #[error("{0} called, which is not the device's address")]
+    #[error("the connection came from {0}, which is not the device's address")]
     Stranger(IpAddr),
 }
 
@@ -185,17 +185,17 @@ impl Record {
             }
             Ok(status) => {
                 self.answered = true;
-                format!("it answers {status}")
+                format!("it answered {status}")
             }
             Err(error) => {
                 let mut cause: &dyn std::error::Error = &error;
                 while let Some(inner) = cause.source() {
                     cause = inner;
                 }
-                format!("it does not answer: {cause}")
+                format!("it did not answer: {cause}")
             }
         };
-        tracing::info!(%endpoint, asked = self.asked, "the device was asked: {answer}");
+        tracing::info!(%endpoint, asked = self.asked, "requested the update: {answer}");
         self.answer = Some(answer);
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Record {
         if let Some(cause) = std::error::Error::source(error) {
             words = format!("{words}: {cause}");
         }
-        tracing::info!("a connection came to nothing: {words}");
+        tracing::info!("a connection failed: {words}");
         self.broken = Some(words);
     }
 
@@ -216,10 +216,10 @@ impl Record {
             self.asked
         );
         if let Some(answer) = &self.answer {
-            text += &format!(", last {answer}");
+            text += &format!("; the last time {answer}");
         }
         if let Some(broken) = &self.broken {
-            text += &format!("; a connection broke: {broken}");
+            text += &format!("; a connection failed: {broken}");
         }
         let reached = self.answered || self.broken.is_some();
         let code = if reached { Code::NoCallback } else { Code::DeviceUnreachable };
@@ -264,6 +264,6 @@ async fn read_certificate(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Ve
     let mut certificate = head.to_vec();
     certificate.resize(head.len() + length, 0);
     let read = stream.read_exact(&mut certificate[head.len()..]).await;
-    read.map_err(|error| Broken::Connection("the device's certificate is cut", error))?;
+    read.map_err(|error| Broken::Connection("the device's certificate is truncated", error))?;
     Ok(certificate)
 }

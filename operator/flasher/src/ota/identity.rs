@@ -22,19 +22,23 @@ pub(super) fn acceptor(folder: &Path) -> Result<TlsAcceptor, AttemptFailure> {
         (false, false) => {
             tracing::warn!(
                 folder = %folder.display(),
-                "there is no certificate; one is made, which devices that check it refuse"
+                "no server certificate found; using a self-signed one, which devices that verify \
+                 it reject"
             );
             made()?
         }
         (_, has_key) => {
             let missing = if has_key { &certificate } else { &key };
-            let message = format!("{} is missing; the other file is there", missing.display());
+            let message = format!(
+                "{} is missing; both server.crt and server.key are required",
+                missing.display()
+            );
             return Err(AttemptFailure::new(Code::BadConfiguration, message));
         }
     };
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
     let config = config.map_err(|error| {
-        let message = format!("server.crt and server.key of {} do not fit", folder.display());
+        let message = format!("server.crt and server.key in {} do not match", folder.display());
         AttemptFailure::new(Code::BadConfiguration, message).because(error)
     })?;
     Ok(TlsAcceptor::from(Arc::new(config)))
@@ -44,7 +48,7 @@ type ServerCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn read(certificate: &Path, key: &Path) -> Result<ServerCertificate, AttemptFailure> {
     let unusable = |file: &Path, error| {
-        let message = format!("{} is no PEM that can be used", file.display());
+        let message = format!("{} is not a usable PEM file", file.display());
         AttemptFailure::new(Code::BadConfiguration, message).because(error)
     };
     let chain = CertificateDer::pem_file_iter(certificate)
@@ -57,11 +61,11 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerCertificate, AttemptFail
 
 fn made() -> Result<ServerCertificate, AttemptFailure> {
     let failed = |error: rcgen::Error| {
-        AttemptFailure::new(Code::BadConfiguration, "no certificate can be made").because(error)
+        AttemptFailure::new(Code::BadConfiguration, "cannot create a certificate").because(error)
     };
     let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).map_err(failed)?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|words| {
-        AttemptFailure::new(Code::BadConfiguration, "no certificate can be made").because(words)
+        AttemptFailure::new(Code::BadConfiguration, "cannot create a certificate").because(words)
     })?;
     Ok((vec![made.cert.der().clone()], key))
 }

@@ -31,7 +31,7 @@ pub(super) async fn send(
     let stream = &mut caller.stream;
     let patience = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(stream.get_ref().0, patience) {
-        tracing::warn!(%error, "a device that vanishes is noticed late");
+        tracing::warn!(%error, "cannot set the TCP user timeout; a lost device is detected late");
     }
     for chunk in firmware.bytes.chunks(CHUNK) {
         let written = tokio::time::timeout(stall, stream.write_all(chunk)).await;
@@ -51,7 +51,7 @@ pub(super) async fn send(
     loop {
         let read = tokio::time::timeout(stall + MARGIN, stream.read(&mut rest)).await;
         let Ok(read) = read else {
-            tracing::info!("the device has all, and did not close the connection");
+            tracing::info!("the device was sent everything, but did not close the connection");
             return Ok(());
         };
         if let Ok(0) = read {
@@ -84,9 +84,9 @@ fn moved(
                     | ErrorKind::UnexpectedEof
             ) =>
         {
-            Err(broken("the transfer broke: the device ended the connection".to_owned()))
+            Err(broken("the transfer failed: the device closed the connection".to_owned()))
         }
-        Ok(Err(error)) => Err(broken("the transfer broke".to_owned()).because(error)),
-        Err(_) => Err(broken(format!("the transfer broke: it stood still for {stall:?}"))),
+        Ok(Err(error)) => Err(broken("the transfer failed".to_owned()).because(error)),
+        Err(_) => Err(broken(format!("the transfer failed: no progress for {stall:?}"))),
     }
 }

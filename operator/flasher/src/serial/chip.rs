@@ -58,8 +58,8 @@ fn check_encryption(flasher: &mut Flasher, options: &Serial) -> Result<(), Attem
         return Ok(());
     }
     let message = format!(
-        "the chip on {} encrypts its flash memory, and would not start with an image that is not \
-         encrypted for it; set --encrypted where it is",
+        "the chip on {} has flash encryption enabled, and would not start with an image that is \
+         not encrypted for it; set --encrypted if the image is encrypted",
         options.port.display()
     );
     Err(AttemptFailure::new(Code::DeviceRefused, message))
@@ -70,8 +70,8 @@ fn check_locked(options: &Serial) -> Result<(), AttemptFailure> {
         return Ok(());
     }
     let message = format!(
-        "the chip on {} is in Secure Download Mode, in which a wrong boot loader is beyond \
-         repair; write the application alone, at an offset from {BOOT_LOADER_END:#x}",
+        "the chip on {} is in Secure Download Mode, in which a wrong boot loader cannot be \
+         repaired; write only the application, at offset {BOOT_LOADER_END:#x} or higher",
         options.port.display()
     );
     Err(AttemptFailure::new(Code::DeviceRefused, message))
@@ -87,12 +87,12 @@ fn check_room(
     let Some(flash) = detected else { return Err(failed(options, Error::FlashConnect)) };
     let end = u64::from(offset) + image.size;
     if end <= u64::from(flash.size()) {
-        tracing::info!(chip = %flasher.chip(), flash = %flash, "the chip is here");
+        tracing::info!(chip = %flasher.chip(), flash = %flash, "chip detected");
         return Ok(());
     }
     let message = format!(
-        "firmware {} has {} bytes, and at {offset:#x} there is no room for them in the {flash} \
-         flash memory of the chip on {port}; make it smaller, or take another offset",
+        "firmware {} has {} bytes, and does not fit at offset {offset:#x} in the {flash} flash \
+         memory of the chip on {port}; make it smaller, or use another offset",
         options.pull.firmware, image.size
     );
     Err(AttemptFailure::new(Code::BadConfiguration, message))
@@ -104,26 +104,26 @@ pub(super) fn failed(options: &Serial, error: Error) -> AttemptFailure {
     match error {
         Error::ChipMismatch(expected, found) => {
             let message = format!(
-                "the chip on {port} is {found}, and the device type {} asks for {expected}; plug \
-                 in the other chip, or name its type",
+                "the chip on {port} is {found}, but the device type {} requires {expected}; \
+                 connect such a chip, or set the device type of this one",
                 options.pull.device
             );
             AttemptFailure::new(Code::WrongChip, message)
         }
         Error::UnsupportedChipRevision { major, minor, found_major, found_minor } => {
             let message = format!(
-                "firmware {} is for revision {major}.{minor} of the chip, and the one on {port} \
-                 has {found_major}.{found_minor}; build the firmware for that",
+                "firmware {} requires chip revision {major}.{minor}, but the chip on {port} has \
+                 revision {found_major}.{found_minor}; build the firmware for that revision",
                 options.pull.firmware
             );
             AttemptFailure::new(Code::WrongChip, message)
         }
         error @ Error::ChipDetectError(_) => {
-            let message = format!("the chip on {port} is none that is known here");
+            let message = format!("the chip on {port} is not recognized");
             AttemptFailure::new(Code::WrongChip, message).because(error)
         }
         error @ Error::FlashConnect => {
-            let message = format!("the chip on {port} does not find its flash memory");
+            let message = format!("the chip on {port} does not detect its flash memory");
             AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
         }
         error => {

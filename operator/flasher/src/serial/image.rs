@@ -61,9 +61,9 @@ impl Image {
         let mut bytes = Vec::from(bytes);
         if bytes.starts_with(&ELF) {
             return Err(broken(
-                "its file is an ELF file, which has no place in flash memory; make an image of it \
-                 with boot loader and partition table: idf.py merge-bin, or espflash save-image \
-                 --merge",
+                "its file is an ELF file, which cannot be written to flash memory; convert it to \
+                 an image with boot loader and partition table: idf.py merge-bin, or espflash \
+                 save-image --merge",
             ));
         }
         bytes.resize(bytes.len().next_multiple_of(4), ERASED);
@@ -121,7 +121,7 @@ impl Header {
         let meant = Chip::try_from(self.chip)
             .map_or_else(|_| format!("chip number {}", self.chip), |chip| chip.to_string());
         let message = format!(
-            "firmware {} is for {meant}, and the chip is {chip}; plug in the other chip, or build \
+            "firmware {} is for {meant}, but the chip is {chip}; connect the right chip, or build \
              the firmware for this one",
             image.reference
         );

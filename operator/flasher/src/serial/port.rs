@@ -38,8 +38,8 @@ pub(super) fn open(options: &Serial) -> Result<Opened, AttemptFailure> {
     let needs_lines = options.before != Before::NoReset || options.after != After::NoReset;
     if needs_lines && let Err(error) = port.read_clear_to_send() {
         let message = format!(
-            "the serial port {} has no control lines, with which a chip is restarted; set \
-             --before no-reset and --after no-reset, and restart the chip by hand",
+            "the serial port {} has no control lines to restart the chip with; set --before \
+             no-reset and --after no-reset, and restart the chip manually",
             path.display()
         );
         return Err(AttemptFailure::new(Code::BadConfiguration, message).because(error));
@@ -64,7 +64,9 @@ pub(crate) fn unusable(path: &Path, error: serialport::Error) -> AttemptFailure 
                 |_| "its group".to_owned(),
                 |about| format!("group {} (mode {:o})", about.gid(), about.mode() & 0o777),
             );
-            let words = format!("is not for this process; give the Pod {group}");
+            let words = format!(
+                "is not accessible to this process; add {group} to the Pod's supplementalGroups"
+            );
             (Code::BadConfiguration, words)
         }
         // Error of the library for a port that another process has opened or locked.

@@ -33,7 +33,7 @@ impl Bounds {
     ) -> Result<String, CallError> {
         if text.len() > longest {
             return rejected(format!(
-                "{field} is {} bytes long, at most {longest} are taken",
+                "{field} is {} bytes long, at most {longest} are allowed",
                 text.len()
             ));
         }
@@ -82,7 +82,7 @@ impl Bounds {
 
     pub fn count(&self, field: &str, count: usize, most: usize) -> Result<(), CallError> {
         if count > most {
-            rejected(format!("{field} has {count} entries, at most {most} are taken"))
+            rejected(format!("{field} has {count} entries, at most {most} are allowed"))
         } else {
             Ok(())
         }
@@ -133,7 +133,9 @@ impl Bounds {
 
     pub fn capability(&mut self, name: String) -> Result<String, CallError> {
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') {
-            return rejected(format!("capabilities has {name:?}, expected a name as NET_ADMIN"));
+            return rejected(format!(
+                "capabilities has {name:?}, expected a name such as NET_ADMIN"
+            ));
         }
         self.text("capabilities", name, 63)
     }
@@ -153,7 +155,7 @@ pub(super) fn unique(
 ) -> Result<(), CallError> {
     let mut seen = HashSet::new();
     match names.find(|name| !seen.insert(name.clone())) {
-        Some(name) => rejected(format!("{field} has {name} twice")),
+        Some(name) => rejected(format!("{field} has the duplicate entry {name}")),
         None => Ok(()),
     }
 }

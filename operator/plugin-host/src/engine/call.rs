@@ -26,7 +26,7 @@ pub(crate) enum Answer {
 }
 
 fn other_kind<T>() -> Result<T, CallError> {
-    Err(CallError::AnswerRejected("it answers another question".to_owned()))
+    Err(CallError::AnswerRejected("it does not match the call".to_owned()))
 }
 
 impl Answer {

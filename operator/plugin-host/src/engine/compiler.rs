@@ -151,9 +151,9 @@ fn failure(status: ExitStatus, complaint: &[u8], name: &str, memory: Memory) -> 
         name: name.to_owned(),
         memory: memory.bytes,
         raise: if memory.container_is_full {
-            "what the operator's container has left: raise its resources.limits.memory"
+            "all that the operator's container has left: raise its resources.limits.memory"
         } else {
-            "limits.compileMemory of the operator's configuration"
+            "as set by limits.compileMemory of the operator's configuration"
         },
         status: status.to_string(),
         complaint,

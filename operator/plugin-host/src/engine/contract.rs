@@ -112,7 +112,7 @@ pub(super) fn version_of(
         interface.exports.iter().filter_map(|export| export.strip_prefix(EXPORT)).collect();
     let world = |message| EngineError::World(name.to_owned(), message);
     if exported.is_empty() {
-        return Err(world(format!("it exports no {EXPORT}VERSION; {} are served", served())));
+        return Err(world(format!("it exports no {EXPORT}VERSION; {} are supported", served())));
     }
     let built_for = || exported.join(" and ").chars().take(QUOTED).collect::<String>();
     let foreign = |import: &&String| {
@@ -122,7 +122,8 @@ pub(super) fn version_of(
     if let Some(import) = interface.imports.iter().find(foreign) {
         let import: String = import.chars().take(QUOTED).collect();
         return Err(world(format!(
-            "it exports device-plugin of {} and imports {import}; build it against one version",
+            "it exports device-plugin version {}, but imports {import}; build it against one \
+             version",
             built_for()
         )));
     }

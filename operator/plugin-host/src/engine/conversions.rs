@@ -258,7 +258,7 @@ fn port(of: types::Port, bounds: &mut Bounds) -> Result<Port, CallError> {
         types::Protocol::Udp => Protocol::Udp,
     };
     if of.number == 0 {
-        return Err(CallError::AnswerRejected("ports: 0 is no port".to_owned()));
+        return Err(CallError::AnswerRejected("ports: 0 is not a valid port".to_owned()));
     }
     Ok(Port { name: bounds.port_name(of.name)?, number: of.number, protocol })
 }

@@ -40,8 +40,8 @@ pub enum EngineError {
     LimitReached(String, String),
     /// The component has an import that plugins may not have.
     #[error(
-        "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and \
-         WASI's cli, io, clocks, filesystem and random"
+        "{0} imports {1}, which plugins may not import; allowed imports are flashjob:plugin/log \
+         and WASI's cli, io, clocks, filesystem and random"
     )]
     Import(String, String),
     /// The component does not fit the contract, or not in the version that it claims.
@@ -49,7 +49,7 @@ pub enum EngineError {
     World(String, String),
     /// The component is built for unsupported versions of the contract only.
     #[error(
-        "{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for \
+        "{name} is built for flashjob:plugin@{built_for}; supported are {served}: build it for \
          one of these, or upgrade"
     )]
     NotServed {

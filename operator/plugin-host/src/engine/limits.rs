@@ -55,7 +55,7 @@ pub(super) enum Stopped {
     Table,
     #[error("it logged more than {LOG_LINES} lines or {LOG_BYTES} bytes in one call")]
     Log,
-    #[error("it waited, and for a plugin time stands still: it must answer without")]
+    #[error("it waited, but a plugin must answer without waiting")]
     Waits,
 }
 

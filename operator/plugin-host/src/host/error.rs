@@ -48,7 +48,7 @@ pub enum LoadError {
     #[error("{0} is not in the cache, and its pullPolicy is Never")]
     NotCached(Reference),
     /// The registry cannot be asked for signatures, which is not the same as having none.
-    #[error("cannot ask for the signatures of {digest}: {error}")]
+    #[error("cannot fetch the signatures of {digest}: {error}")]
     Signatures {
         /// The manifest.
         digest: Digest,
@@ -62,7 +62,7 @@ pub enum LoadError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The plugin fails to describe itself.
-    #[error("{name} does not describe itself: {error}")]
+    #[error("{name} failed to describe itself: {error}")]
     Describe {
         /// Name in the configuration.
         name: String,
@@ -71,8 +71,8 @@ pub enum LoadError {
     },
     /// The plugin describes itself by another name.
     #[error(
-        "the configuration calls this plugin {configured}, it calls itself {described}; use the \
-         same name"
+        "the configuration calls this plugin {configured}, but it calls itself {described}; use \
+         the same name"
     )]
     WrongName {
         /// Name in the configuration.

@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
                 _ => bail!("ENTRYPOINT: there is no shell in the image; write it as a JSON array"),
             },
             other => bail!(
-                "{}: cannot be done without a container engine; build with docker, podman or \
+                "{}: not supported without a container engine; build with docker, podman or \
                  buildah",
                 name(other)
             ),
@@ -86,8 +86,8 @@ impl<'a> Reader<'a> {
         let mut context = None;
         for option in &copy.options {
             let name = option.name.value.as_ref();
-            ensure!(name == "from", "COPY --{name}: only --from is understood here");
-            let value = option.value.as_ref().context("COPY --from: names no stage")?;
+            ensure!(name == "from", "COPY --{name}: only --from is supported here");
+            let value = option.value.as_ref().context("COPY --from: no stage is given")?;
             context = Some(expand(&value.value, &self.variables)?);
         }
         let name =
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         );
         for source in &copy.src {
             let Source::Path(path) = source else {
-                bail!("COPY <<: a here-document is not understood here");
+                bail!("COPY <<: here-documents are not supported here");
             };
             let path = expand(&path.value, &self.variables)?;
             let source = folder.join(within(&path)?);
@@ -133,7 +133,7 @@ pub fn assignments(
 fn within(path: &str) -> anyhow::Result<&Path> {
     ensure!(
         !path.contains(['*', '?', '[']),
-        "COPY {path}: patterns are not understood here; name the file or folder"
+        "COPY {path}: patterns are not supported here; give the file or folder"
     );
     let path = Path::new(path);
     ensure!(

@@ -86,7 +86,7 @@ async fn of_the_start_of_a_blob_no_more_is_asked_for_and_no_more_is_read() {
     assert_eq!(start(&host, 0).await.expect("nothing"), b"");
     assert_eq!(asked.lock().expect("not poisoned").len(), 1);
     let (host, _) = serve(vec![part(5, 12)]).await;
-    let error = start(&host, 10).await.expect_err("another part");
+    let error = start(&host, 10).await.expect_err("a range other than");
     assert!(matches!(error, RegistryError::Form { .. }), "{error}");
 }
 
@@ -133,7 +133,7 @@ async fn a_registry_that_asks_to_be_asked_later_is_quoted_with_its_pause() {
     let fake = Fake::start(|_, _, _| with(answer(429, ""), "retry-after", "70")).await;
     let error = pull(&fake, None).await.expect_err("refused");
     assert_eq!(error.retry_after(), Some(Duration::from_secs(70)));
-    assert!(error.to_string().ends_with("asks to be asked again after 70 s"), "{error}");
+    assert!(error.to_string().ends_with("asks to retry after 70 s"), "{error}");
     let mirrored = error.after(&[]);
     assert_eq!(mirrored.retry_after(), Some(Duration::from_secs(70)));
 }

@@ -59,7 +59,7 @@ fn look_through(
     for entry in archive.entries()?.raw(true) {
         let entry = entry.map_err(|error| {
             std::io::Error::other(format!(
-                "{error}; {} MiB of it are read at most",
+                "{error}; at most {} MiB of it are read",
                 ARCHIVE_BYTES >> 20
             ))
         })?;

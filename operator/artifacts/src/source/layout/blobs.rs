@@ -69,8 +69,8 @@ pub(super) fn in_folder(folder: &Path) -> std::io::Result<Files> {
 
 fn too_many(what: &str) -> std::io::Error {
     std::io::Error::other(format!(
-        "more than {what} in {BLOBS}, each of which may be a signature; save the one plugin into \
-         an empty folder"
+        "more than {what} in {BLOBS}, each of which may be a signature; save only this plugin \
+         into an empty folder"
     ))
 }
 

@@ -31,7 +31,7 @@ pub(super) fn open(path: &Path) -> std::io::Result<std::fs::File> {
     if std::fs::metadata(path)?.is_file() {
         std::fs::File::open(path)
     } else {
-        Err(std::io::Error::other("it is no file"))
+        Err(std::io::Error::other("not a regular file"))
     }
 }
 

@@ -39,7 +39,8 @@ impl Layout {
         if !self.is_saved(image).await? {
             return Ok(None);
         }
-        let several = format!("have kind {SIGNATURES}; save the one plugin into an empty folder");
+        let several =
+            format!("have kind {SIGNATURES}; save only this plugin into an empty folder");
         self.one(|entry| entry.is_a(SIGNATURES), &image.to_string(), &several).await
     }
 

@@ -113,7 +113,7 @@ impl Root {
             let list = List::CertificateAuthorities;
             return Err(match root.passed_over(|entry| entry.list == list) {
                 Some(entries) => format!("none of its {list} can be used: {entries}"),
-                None => format!("its {list} are empty, so that nothing could be proven with it"),
+                None => format!("its {list} are empty, so it cannot prove anything"),
             });
         }
         Ok(root)
@@ -168,9 +168,10 @@ impl Root {
         let concerned =
             |entry: &&PassedOver| entry.list == list && (none || entry.is_named_by(bundle));
         match self.passed_over(concerned) {
-            Some(entries) => {
-                Some(format!("the trusted root {file} passes over {entries}; correct the file"))
-            }
+            Some(entries) => Some(format!(
+                "the trusted root {file} has entries that cannot be used: {entries}; correct the \
+                 file"
+            )),
             None if none => Some(format!("the trusted root {file} {}", list.lack())),
             None => None,
         }
@@ -216,7 +217,7 @@ impl<T: Serialize + DeserializeOwned> Entry<T> {
                 let reason = match serde_json::from_value::<T>(fields.clone()) {
                     Err(error) => error.to_string(),
                     // A JSON value holds each field once, and keeps the last one.
-                    Ok(_) => "it has a field twice".to_owned(),
+                    Ok(_) => "it has a duplicate field".to_owned(),
                 };
                 (fields, Err(reason))
             }
@@ -294,17 +295,17 @@ impl List {
                  (cosign trusted-root create --fulcio)"
             }
             Self::Tlogs => {
-                "has no tlogs, and a signature counts only with an entry in a transparency log, \
-                 also where it has a timestamp; sign with a log and add that log \
-                 (cosign trusted-root create --rekor)"
+                "has no tlogs, and a signature is valid only with an entry in a transparency log, \
+                 even if it has a timestamp; sign with a log and add that log (cosign \
+                 trusted-root create --rekor)"
             }
             Self::Ctlogs => {
-                "has no ctlogs, and a certificate counts only with a timestamp of a certificate \
-                 transparency log; add the log of its authority \
-                 (cosign trusted-root create --ctfe)"
+                "has no ctlogs, and a certificate is valid only with a timestamp (SCT) of a \
+                 certificate transparency log; add the log of its authority (cosign trusted-root \
+                 create --ctfe)"
             }
             Self::TimestampAuthorities => {
-                "has no timestampAuthorities, and each timestamp must be proven; add the \
+                "has no timestampAuthorities, and each timestamp must be verified; add the \
                  authority of this one (cosign trusted-root create --tsa)"
             }
         }
@@ -366,7 +367,7 @@ fn checked(mut alone: TrustedRoot) -> Result<TrustedRoot, String> {
         let key = SCT_SCHEMES
             .iter()
             .find_map(|scheme| VerificationKey::from_der(&log.public_key.raw_bytes, *scheme).ok());
-        check_key(&key.ok_or("its key is none of ECDSA on P-256 or P-384, nor RSA")?)?;
+        check_key(&key.ok_or("its key is neither ECDSA on P-256 or P-384 nor RSA")?)?;
     }
     Ok(alone)
 }

@@ -116,8 +116,8 @@ fn a_component_of_a_version_that_is_not_served_is_told_which_it_is_for_and_which
         let error = refused(&renamed("kiln", "@0.2.0", &format!("@{unserved}")));
         assert!(matches!(error, EngineError::NotServed { .. }), "{error:?}");
         let expected = format!(
-            "the component is built for flashjob:plugin@{unserved}; 0.1.0, 0.2.0 and 0.3.0 are \
-             served here"
+            "the component is built for flashjob:plugin@{unserved}; supported are 0.1.0, 0.2.0 \
+             and 0.3.0:"
         );
         assert!(error.to_string().starts_with(&expected), "{error}");
     }
@@ -154,7 +154,8 @@ fn a_component_that_mixes_versions_is_refused() {
         let error = refused(&renamed("kiln", &own, &other));
         assert!(matches!(error, EngineError::World(..)), "{error:?}");
         let expected = format!(
-            "it exports device-plugin of 0.2.0 and imports {other}; build it against one version"
+            "it exports device-plugin version 0.2.0, but imports {other}; build it against one \
+             version"
         );
         assert!(error.to_string().ends_with(&expected), "{error}");
     }

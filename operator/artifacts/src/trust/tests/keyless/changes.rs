@@ -114,7 +114,7 @@ fn an_older_signature_without_a_promise_of_the_log_or_with_that_of_another_entry
             "no promise",
             changed(&|_, attached| attached.bundle = None),
             "SignatureUnproven",
-            "no promise of a transparency log",
+            "no inclusion promise of a transparency log",
         ),
         (
             "another entry",
@@ -126,13 +126,13 @@ fn an_older_signature_without_a_promise_of_the_log_or_with_that_of_another_entry
             "another certificate",
             changed(&|_, attached| attached.certificate = of_other.certificate.clone()),
             "SignatureBroken",
-            "did not make it",
+            "not made with this key",
         ),
         (
             "another signature",
             changed(&|signature, _| *signature = other.clone()),
             "SignatureBroken",
-            "did not make it",
+            "not made with this key",
         ),
         (
             "no certificate but nonsense",
