@@ -178,9 +178,9 @@ mod tests {
     #[test]
     fn a_time_or_number_with_a_dash_is_told_what_is_expected() {
         for (words, expected) in [
-            (["status", "a", "--timeout", "-1"], "expected 90s, 5m"),
-            (["status", "a", "--timeout", "-5s"], "expected 90s, 5m"),
-            (["flash", "--all", "--request-timeout", "-1"], "expected 90s, 5m"),
+            (["status", "a", "--timeout", "-1"], "such as 90s, 5m"),
+            (["status", "a", "--timeout", "-5s"], "such as 90s, 5m"),
+            (["flash", "--all", "--request-timeout", "-1"], "such as 90s, 5m"),
             (["flash", "--all", "--parallelism", "-1"], "from 1 to 500"),
             (["flash", "--all", "--batch-size", "-1"], "from 1 to 4096"),
             (["flash", "--all", "--parallelism", "0"], "\"0\" is not a number from 1 to 500"),

@@ -46,7 +46,7 @@ fn failure(findings: &[Finding]) -> Option<Failure> {
             Some(Failure::new(Code::Failing, "CheckFailed", message))
         }
         (_, denied) if !denied.is_empty() => {
-            let message = format!("could not be checked, access denied: {denied}");
+            let message = format!("could not be checked, permission denied: {denied}");
             Some(Failure::new(Code::Unavailable, "AccessDenied", message))
         }
         _ => None,

@@ -13,8 +13,12 @@ const LONGEST: Duration = Duration::from_hours(366 * 24);
 /// The text is no duration, or is negative or longer than 366 days.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let expected =
-        || format!("{text:?} is not a duration; expected 90s, 5m, 1h30m or a number of seconds");
+    let expected = || {
+        format!(
+            "{text:?} is not a duration; expected a value such as 90s, 5m or 1h30m, \
+             or a number of seconds"
+        )
+    };
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return bounded(text.parse().map_or(Duration::MAX, Duration::from_secs), text);
     }

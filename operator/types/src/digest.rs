@@ -13,7 +13,7 @@ pub struct Digest(String);
 
 /// Error for text that is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a digest; expected sha256: and 64 hexadecimal digits in lower case")]
+#[error("{0:?} is not a digest; expected sha256: followed by 64 lower-case hexadecimal digits")]
 pub struct InvalidDigest(String);
 
 impl Digest {

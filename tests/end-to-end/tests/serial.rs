@@ -109,7 +109,7 @@ async fn a_chip_on_a_serial_port_is_flashed_once_without_any_service_and_only_wi
             .await?;
     let message = status.devices[0].message.clone().unwrap_or_default();
     assert!(message.contains("BadConfiguration: firmware harbor.nbfc.io/"), "{message}");
-    assert!(message.contains("no room"), "{message}");
+    assert!(message.contains("does not fit at offset"), "{message}");
     assert_eq!(chip.report().await?.begun, 1);
     Ok(())
 }

@@ -45,7 +45,7 @@ impl Finding {
 }
 
 fn denied(check: impl Into<String>, words: &str) -> Finding {
-    finding(check, Status::Denied, format!("access denied: {words}"))
+    finding(check, Status::Denied, format!("permission denied: {words}"))
 }
 
 fn definition(own: &CustomResourceDefinition, facts: &Facts) -> Finding {
@@ -251,7 +251,7 @@ fn plugin(plugin: &DevicePlugin) -> Finding {
             finding(check, Status::Ok, format!("version {version} serves {types}"))
         }
         Some(ready) if ready.status == "True" => {
-            let message = format!("version {version} is still serving: {}", ready.message);
+            let message = format!("version {version} continues to serve: {}", ready.message);
             finding(check, Status::Warning, message)
         }
         Some(ready) => {

@@ -257,7 +257,7 @@ impl Metrics {
         );
         registry.register(
             "devices_lost",
-            "Devices in flight whose Pod vanished before its end was seen",
+            "Devices in flight whose Pod vanished before its outcome was observed",
             self.lost.clone(),
         );
         registry.register("jobs", "FlashJobs by phase", self.jobs.clone());

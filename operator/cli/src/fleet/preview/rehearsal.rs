@@ -240,7 +240,7 @@ impl<'a> Rehearsal<'a> {
                 _ if sighted.is_none() => {
                     // The operator waits for the Instance first; a preview does not.
                     reason = Some(reason::UNKNOWN_DEVICE.name.to_owned());
-                    message = Some("no Akri Instance has this uid".to_owned());
+                    message = Some("Akri has no Instance with this uid".to_owned());
                     "fail"
                 }
                 _ if reason.is_some() => "wait",

@@ -126,7 +126,7 @@ pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
     lines.push(progress(&status));
     lines.extend(times(&status, frame.now));
     if !rollout.is_behind() && !is_of_this_run(rollout) {
-        lines.push("The spec requests another run, which has not started yet.".to_owned());
+        lines.push("The spec requests a new run, which has not started yet.".to_owned());
     }
     if rollout.is_behind() {
         lines.push("The operator has not seen the last change yet.".to_owned());
@@ -356,7 +356,7 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}:\n{text}");
         }
-        assert!(!text.contains("another run"), "{text}");
+        assert!(!text.contains("requests a new run"), "{text}");
     }
 
     #[test]

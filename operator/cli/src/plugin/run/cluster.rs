@@ -33,7 +33,7 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
     }
 }
 
-/// Returns the failure of a read: access denied, or a cluster that does not answer.
+/// Returns the failure of a read: permission denied, or a cluster that does not answer.
 fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
     let cause = match error {
         kube::Error::Api(status) => status.message.clone(),
