@@ -132,7 +132,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
             .with_layer(&ResponseBodyTimeoutLayer::new(SILENCE_LIMIT))
             .with_layer(leadership.fence())
             .with_layer(&metrics.requests)
-            .with_layer(&ReportOpened(reports.clone()));
+            .with_layer(&ReportOpened(reports.clone()))
+            .with_layer(&connection::limit());
         Ok(builder.build())
     };
     let client = fenced()?;

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt, DynBody, RustlsTlsError};
+use tower::limit::ConcurrencyLimitLayer;
 use tower::retry::RetryLayer;
 use tower::util::BoxService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
@@ -26,8 +27,20 @@ use tower_http::ServiceExt as _;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Requests of a client that may wait for their answers at the same time. The API server allows
+/// 100 streams in a connection (`--http2-max-streams-per-connection`), of which watches and answers
+/// that are still being read need some. One request more would be queued below the fence, and could
+/// be sent after the Lease has expired.
+const REQUESTS_IN_FLIGHT: usize = 80;
+
 /// Service that sends requests to the API server.
 pub type Connection = BoxService<Request<Body>, Response<Box<DynBody>>, BoxError>;
+
+/// Returns the layer that limits a client's requests to the streams of one connection. It belongs
+/// outside of the fence, so that a request that waits here has not passed the fence yet.
+pub fn limit() -> ConcurrencyLimitLayer {
+    ConcurrencyLimitLayer::new(REQUESTS_IN_FLIGHT)
+}
 
 /// Returns the builder of a client of the API server, without the operator's own layers.
 ///
