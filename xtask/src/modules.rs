@@ -49,8 +49,8 @@ pub fn uses(root: &Path) -> anyhow::Result<Uses> {
     for (path, module) in &modules {
         let used = module.named.iter().filter_map(|named| resolve(&modules, path, named));
         let files = used.filter_map(|used| Some(modules.get(&used)?.file.clone()));
-        let others = files.filter(|file| *file != module.file);
-        uses.entry(module.file.clone()).or_default().extend(others);
+        let other_files = files.filter(|file| *file != module.file);
+        uses.entry(module.file.clone()).or_default().extend(other_files);
     }
     Ok(uses)
 }
@@ -82,9 +82,9 @@ pub fn cycle(mut uses: Uses) -> Option<Vec<String>> {
 
 /// Reads the file of a module, and those of its child modules in `folder`.
 fn read(modules: &mut Modules, module: &str, file: &Path, folder: &Path) -> anyhow::Result<()> {
-    let shown = file.display();
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
-    let syntax = syn::parse_file(&text).with_context(|| format!("{shown} is not Rust"))?;
+    let location = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {location}"))?;
+    let syntax = syn::parse_file(&text).with_context(|| format!("{location} is not Rust"))?;
     let mut reader = Reader {
         modules,
         file: module.to_owned(),
@@ -250,18 +250,18 @@ fn path(attribute: &Attribute) -> Option<PathBuf> {
     }
 }
 
-/// Returns the module to which a path in module `own` leads; None if it leaves the crate, or stays
-/// in `own`.
-fn resolve(modules: &Modules, own: &str, path: &[String]) -> Option<String> {
+/// Returns the module to which a path in `module` leads; None if it leaves the crate, or stays in
+/// `module`.
+fn resolve(modules: &Modules, module: &str, path: &[String]) -> Option<String> {
     let (first, rest) = path.split_first()?;
-    let child = format!("{own}::{first}");
+    let child = format!("{module}::{first}");
     match first.as_str() {
         "crate" => follow(modules, "crate", rest),
-        "self" => follow(modules, own, rest),
-        "super" => follow(modules, own, path),
+        "self" => follow(modules, module, rest),
+        "super" => follow(modules, module, path),
         // A single name is not a module, but a variable.
         _ if modules.contains_key(&child) && !rest.is_empty() => follow(modules, &child, rest),
-        _ => imported(modules, own, first, rest),
+        _ => imported(modules, module, first, rest),
     }
 }
 
@@ -278,15 +278,15 @@ fn follow(modules: &Modules, from: &str, path: &[String]) -> Option<String> {
     }
 }
 
-/// Returns the module to which a path leads that begins with a name imported by module `own`.
-fn imported(modules: &Modules, own: &str, name: &str, rest: &[String]) -> Option<String> {
-    let import = modules[own].imports.get(name)?;
-    let is_child = modules.contains_key(&format!("{own}::{name}"));
+/// Returns the module to which a path leads that begins with a name imported by `module`.
+fn imported(modules: &Modules, module: &str, name: &str, rest: &[String]) -> Option<String> {
+    let import = modules[module].imports.get(name)?;
+    let is_child = modules.contains_key(&format!("{module}::{name}"));
     // `use anyhow::anyhow` begins with a crate, not with the imported name.
     if import.first().is_some_and(|first| first == name) && !is_child {
         return None;
     }
-    resolve(modules, own, &[import, rest].concat())
+    resolve(modules, module, &[import, rest].concat())
 }
 
 #[cfg(test)]

@@ -56,9 +56,9 @@ fn a_module_of_the_rules_uses_only_those_before_it() -> anyhow::Result<()> {
     let rule = "crate::flashjob::plan::guards";
     assert!(uses[rule].contains("crate::flashjob::plan::draft"), "the uses were not found");
     for (module, used) in uses {
-        let Some(own) = place(&module) else { continue };
+        let Some(module_place) = place(&module) else { continue };
         for used in used {
-            let is_before = place(&used).is_none_or(|place| place <= own);
+            let is_before = place(&used).is_none_or(|place| place <= module_place);
             assert!(is_before, "{module} uses {used}, which is above it");
         }
     }
@@ -90,6 +90,6 @@ fn roots(repository: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn repository() -> &'static Path {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own)
+    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    crate_folder.parent().unwrap_or(crate_folder)
 }

@@ -58,9 +58,9 @@ pub struct Standing {
 
 /// Returns the rules' view of the plugin at `index`. `digests` are those of its loaded versions.
 #[must_use]
-pub fn view(known: &[ConfiguredPlugin], index: usize, digests: Vec<Digest>) -> PluginView {
-    let ConfiguredPlugin { config, ready, is_loading, .. } = &known[index];
-    let Standing { device_types, any_type, .. } = standing(known, index);
+pub fn view(plugins: &[ConfiguredPlugin], index: usize, digests: Vec<Digest>) -> PluginView {
+    let ConfiguredPlugin { config, ready, is_loading, .. } = &plugins[index];
+    let Standing { device_types, any_type, .. } = standing(plugins, index);
     PluginView {
         name: config.name.clone(),
         reference: config.image.to_string(),
@@ -78,16 +78,16 @@ pub fn view(known: &[ConfiguredPlugin], index: usize, digests: Vec<Digest>) -> P
 
 /// Returns the types that the plugin at `index` serves.
 #[must_use]
-pub fn standing(known: &[ConfiguredPlugin], index: usize) -> Standing {
-    let own = &known[index];
-    let any_type = own.config.device_types.iter().flatten().any(|text| text == "*");
-    let (own_types, described) = match configured(own) {
+pub fn standing(plugins: &[ConfiguredPlugin], index: usize) -> Standing {
+    let plugin = &plugins[index];
+    let any_type = plugin.config.device_types.iter().flatten().any(|text| text == "*");
+    let (own_types, described) = match configured(plugin) {
         Some(types) => (types, false),
-        None => (own.described.clone(), true),
+        None => (plugin.described.clone(), true),
     };
     let keeper = |kind: &ServedTypes| {
-        let mut others = known.iter().enumerate();
-        others.find(|(other, of)| match configured(of) {
+        let mut candidates = plugins.iter().enumerate();
+        candidates.find(|(other, of)| match configured(of) {
             Some(types) => types.contains(kind) && (described || *other < index),
             None => described && *other < index && of.described.contains(kind),
         })
@@ -102,8 +102,8 @@ pub fn standing(known: &[ConfiguredPlugin], index: usize) -> Standing {
     standing
 }
 
-fn configured(known: &ConfiguredPlugin) -> Option<Vec<ServedTypes>> {
-    let types = known.config.device_types.as_ref()?;
+fn configured(plugin: &ConfiguredPlugin) -> Option<Vec<ServedTypes>> {
+    let types = plugin.config.device_types.as_ref()?;
     Some(types.iter().filter_map(|text| text.parse().ok()).collect())
 }
 
@@ -111,7 +111,7 @@ fn configured(known: &ConfiguredPlugin) -> Option<Vec<ServedTypes>> {
 mod tests {
     use super::*;
 
-    fn known(name: &str, configured: &[&str], described: &[&str]) -> ConfiguredPlugin {
+    fn configured_plugin(name: &str, configured: &[&str], described: &[&str]) -> ConfiguredPlugin {
         let mut config = serde_json::json!({"name": name, "image": "registry.example/a:1"});
         if !configured.is_empty() {
             config["deviceTypes"] = serde_json::json!(configured);
@@ -125,25 +125,25 @@ mod tests {
         }
     }
 
-    fn served(known: &[ConfiguredPlugin]) -> Vec<String> {
+    fn served(plugins: &[ConfiguredPlugin]) -> Vec<String> {
         let types = |index| {
-            standing(known, index)
+            standing(plugins, index)
                 .device_types
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join(" ")
         };
-        (0..known.len()).map(types).collect()
+        (0..plugins.len()).map(types).collect()
     }
 
     #[test]
     fn a_configured_type_beats_a_described_one_and_the_first_beats_the_second() {
         let all = [
-            known("a", &[], &["x", "y"]),
-            known("b", &["x"], &["z"]),
-            known("c", &[], &["y", "z"]),
-            known("d", &["x"], &[]),
+            configured_plugin("a", &[], &["x", "y"]),
+            configured_plugin("b", &["x"], &["z"]),
+            configured_plugin("c", &[], &["y", "z"]),
+            configured_plugin("d", &["x"], &[]),
         ];
         assert_eq!(served(&all), ["y", "x", "z", ""]);
         let kept = |index| {

@@ -161,7 +161,8 @@ async fn signer(
         };
     };
     // Only manifests that are flashed need a signature of their own.
-    let is_flashed = |kind: &str| question.device_types.iter().any(|wanted| wanted == kind);
+    let is_flashed =
+        |kind: &str| question.device_types.iter().any(|device_type| device_type == kind);
     let flashed = firmware.platforms.iter().filter(|(platform, _)| {
         let kind = platform.device_type().map(flashjob_api::comparable_type);
         kind.is_some_and(|kind| is_flashed(&kind))

@@ -38,7 +38,7 @@ pub struct Plugins {
 struct Inner {
     /// Loaded digests by plugin name; the one that was loaded last is last.
     loaded: HashMap<String, Vec<Plugin>>,
-    known: Vec<ConfiguredPlugin>,
+    entries: Vec<ConfiguredPlugin>,
     /// Everything needed to load each configured plugin, by name.
     loads: HashMap<String, Loads>,
 }
@@ -94,18 +94,18 @@ impl Plugins {
     pub fn configure(&self, plugins: &[PluginConfig], trust_changed: bool) {
         let mut inner = self.write();
         let mut before: HashMap<String, ConfiguredPlugin> =
-            inner.known.drain(..).map(|known| (known.config.name.clone(), known)).collect();
-        let known = plugins.iter().map(|config| match before.remove(&config.name) {
-            Some(known) => ConfiguredPlugin { config: config.clone(), ..known },
+            inner.entries.drain(..).map(|entry| (entry.config.name.clone(), entry)).collect();
+        let entries = plugins.iter().map(|config| match before.remove(&config.name) {
+            Some(entry) => ConfiguredPlugin { config: config.clone(), ..entry },
             None => ConfiguredPlugin::loading(config.clone()),
         });
-        inner.known = known.collect();
-        let Inner { loaded, known, .. } = &mut *inner;
+        inner.entries = entries.collect();
+        let Inner { loaded, entries, .. } = &mut *inner;
         for (name, digests) in loaded {
-            let serving = known
+            let serving = entries
                 .iter()
-                .find(|known| known.config.name == *name)
-                .and_then(|known| known.ready.as_ref().ok());
+                .find(|entry| entry.config.name == *name)
+                .and_then(|entry| entry.ready.as_ref().ok());
             digests.retain(|plugin| {
                 !trust_changed || serving.is_some_and(|ready| ready.digest == *plugin.digest())
             });
@@ -118,8 +118,8 @@ impl Plugins {
     pub fn serve(&self, plugin: &Plugin) {
         let name = &plugin.info().name;
         let mut inner = self.write();
-        if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == *name) {
-            known.serve(plugin);
+        if let Some(entry) = inner.entries.iter_mut().find(|entry| entry.config.name == *name) {
+            entry.serve(plugin);
         }
         drop(inner);
         self.keep(plugin);
@@ -129,12 +129,12 @@ impl Plugins {
     /// Keeps a plugin loaded. Beyond [`DIGESTS`], drops the oldest digest that does not serve.
     fn keep(&self, plugin: &Plugin) {
         let mut inner = self.write();
-        let Inner { loaded, known, .. } = &mut *inner;
+        let Inner { loaded, entries, .. } = &mut *inner;
         let name = &plugin.info().name;
-        let serving = known
+        let serving = entries
             .iter()
-            .find(|known| known.config.name == *name)
-            .and_then(|known| known.ready.as_ref().ok());
+            .find(|entry| entry.config.name == *name)
+            .and_then(|entry| entry.ready.as_ref().ok());
         let serves =
             |plugin: &Plugin| serving.is_some_and(|ready| ready.digest == *plugin.digest());
         let digests = loaded.entry(name.clone()).or_default();
@@ -149,9 +149,10 @@ impl Plugins {
 
     /// Takes a plugin out of service, and keeps the reason.
     pub fn withhold(&self, name: &str, why: &str) {
-        if let Some(known) = self.write().known.iter_mut().find(|known| known.config.name == name)
+        if let Some(entry) =
+            self.write().entries.iter_mut().find(|entry| entry.config.name == name)
         {
-            known.withhold(why);
+            entry.withhold(why);
         }
         self.changes.send_replace(());
     }
@@ -160,15 +161,15 @@ impl Plugins {
     fn serving(&self, name: &str) -> Option<Plugin> {
         let inner = self.read();
         let ready =
-            inner.known.iter().find(|known| known.config.name == name)?.ready.as_ref().ok()?;
+            inner.entries.iter().find(|entry| entry.config.name == name)?.ready.as_ref().ok()?;
         inner.loaded.get(name)?.iter().find(|plugin| *plugin.digest() == ready.digest).cloned()
     }
 
     /// Returns the device types that a plugin serves, given those of the other plugins.
     fn standing(&self, name: &str) -> Standing {
         let inner = self.read();
-        let index = inner.known.iter().position(|known| known.config.name == name);
-        index.map(|index| standing(&inner.known, index)).unwrap_or_default()
+        let index = inner.entries.iter().position(|entry| entry.config.name == name);
+        index.map(|index| standing(&inner.entries, index)).unwrap_or_default()
     }
 
     /// Returns a receiver that is notified when a plugin begins or ceases to serve.
@@ -197,9 +198,9 @@ impl Plugins {
                 .map(|plugin| plugin.digest().clone())
                 .collect()
         };
-        let views = inner.known.iter().enumerate();
+        let views = inner.entries.iter().enumerate();
         views
-            .map(|(index, known)| view(&inner.known, index, digests(&known.config.name)))
+            .map(|(index, entry)| view(&inner.entries, index, digests(&entry.config.name)))
             .collect()
     }
 }
@@ -222,7 +223,7 @@ mod tests {
         let a = config("a");
         plugins.configure(&[a.clone(), config("b")], true);
         let ready = ReadyPlugin { digest: Digest::of(b"a"), version: "1.0.0".into() };
-        plugins.write().known[0].ready = Ok(ready.clone());
+        plugins.write().entries[0].ready = Ok(ready.clone());
         let changed = PluginConfig { allow_downgrade: true, ..a };
         plugins.configure(std::slice::from_ref(&changed), false);
         assert_eq!(

@@ -291,13 +291,13 @@ impl Reconciler {
         if let Some(status) = write.as_ref().filter(|_| write_now) {
             memory.write_begins(&observed.job, status, started);
         }
-        let begun = memory.begun(results.iter().map(|result| &result.uid));
+        let begin_times = memory.begun(results.iter().map(|result| &result.uid));
         let recall_seconds = world.rules.periods.unknown_device_seconds;
         self.enqueue(waiting.into_iter().map(Subject::Job));
         let operator = &self.operator;
         if let Some(status) = write.filter(|_| write_now) {
             let job = observed.job.clone();
-            tokio::spawn(report::write(operator.clone(), job, status, results, begun));
+            tokio::spawn(report::write(operator.clone(), job, status, results, begin_times));
         } else if !due.is_zero() {
             self.schedule.schedule_after(key.clone(), due);
         }

@@ -33,9 +33,9 @@ pub async fn follow(
         let files_changed = std::mem::replace(&mut files, now) != files;
         let changed = match tokio::fs::read_to_string(&path).await {
             Ok(now) if text.as_ref() != Some(&now) => {
-                let taken = flashjob_config::parse(&now).map_err(|error| error.to_string());
+                let new_config = flashjob_config::parse(&now).map_err(|error| error.to_string());
                 text = Some(now);
-                Some(taken.and_then(|config| {
+                Some(new_config.and_then(|config| {
                     loader.change(config, files_changed).map_err(|error| error.to_string())
                 }))
             }

@@ -214,7 +214,7 @@ fn keep_health(
     let awaited = WATCHED.into_iter().map(ProblemSource::Watch).chain(lease).collect();
     let record = Record::new(awaited, Duration::from_secs(arguments.unready_after_seconds));
     let first = record.readiness(Instant::now());
-    let (readiness, shown) = watch::channel(first);
+    let (readiness, readiness_receiver) = watch::channel(first);
     let keeper = Keeper {
         reports: received,
         record,
@@ -224,7 +224,7 @@ fn keep_health(
         readiness,
     };
     tokio::spawn(keeper.run());
-    (reports, shown)
+    (reports, readiness_receiver)
 }
 
 fn recorder(client: &Client) -> Recorder {

@@ -24,27 +24,27 @@ impl Stage {
     /// The Dockerfile cannot be read, does not have the stage or an argument, or the stage needs a
     /// container engine.
     pub fn image(&self) -> anyhow::Result<Image> {
-        let shown = self.dockerfile.display();
+        let location = self.dockerfile.display();
         let text = fs::read_to_string(&self.dockerfile)
-            .with_context(|| format!("{shown}: cannot be read"))?;
-        let file = parse(&text).with_context(|| format!("{shown}: is not a Dockerfile"))?;
-        self.check_arguments(&file).with_context(|| format!("{shown}: build argument"))?;
-        let globals = self.globals(&file).with_context(|| shown.to_string())?;
+            .with_context(|| format!("{location}: cannot be read"))?;
+        let file = parse(&text).with_context(|| format!("{location}: is not a Dockerfile"))?;
+        self.check_arguments(&file).with_context(|| format!("{location}: build argument"))?;
+        let globals = self.globals(&file).with_context(|| location.to_string())?;
         let stage = file
             .stage(&self.target)
-            .with_context(|| format!("{shown}: has no stage '{}'", self.target))?;
+            .with_context(|| format!("{location}: has no stage '{}'", self.target))?;
         let base = expand(&stage.from.image.value, &globals)?;
         ensure!(
             base == "scratch",
-            "{shown}:{}: FROM {base}: only FROM scratch can be built without a container engine; \
-             build with docker, podman or buildah",
+            "{location}:{}: FROM {base}: only FROM scratch can be built without a container \
+             engine; build with docker, podman or buildah",
             line(&text, stage.from.from.span.start)
         );
         let mut reader = Reader::new(self, globals);
         for instruction in stage.instructions {
             reader.read(instruction).map_err(|error| {
                 let line = line(&text, instructions::position(instruction));
-                error.context(format!("{shown}:{line}"))
+                error.context(format!("{location}:{line}"))
             })?;
         }
         Ok(reader.into_image())

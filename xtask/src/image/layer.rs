@@ -54,14 +54,14 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn add_copy(entries: &mut Entries, copy: &Copy) -> anyhow::Result<()> {
-    let shown = copy.source.display();
+    let location = copy.source.display();
     let metadata = fs::metadata(&copy.source)
-        .with_context(|| format!("{shown}: cannot be copied into the image"))?;
+        .with_context(|| format!("{location}: cannot be copied into the image"))?;
     let destination = relative(&copy.destination)?;
     if metadata.is_dir() {
         add_folder(entries, &copy.source, &destination)
     } else if copy.destination.ends_with('/') {
-        let name = copy.source.file_name().with_context(|| format!("{shown}: has no name"))?;
+        let name = copy.source.file_name().with_context(|| format!("{location}: has no name"))?;
         add(entries, &copy.source, &metadata, &destination.join(name))
     } else {
         add(entries, &copy.source, &metadata, &destination)
@@ -85,9 +85,9 @@ fn relative(destination: &str) -> anyhow::Result<PathBuf> {
 
 fn add_folder(entries: &mut Entries, source: &Path, destination: &Path) -> anyhow::Result<()> {
     insert(entries, destination, Entry::Folder)?;
-    let shown = source.display();
-    for item in fs::read_dir(source).with_context(|| format!("{shown}: cannot be listed"))? {
-        let item = item.with_context(|| format!("{shown}: cannot be listed"))?;
+    let location = source.display();
+    for item in fs::read_dir(source).with_context(|| format!("{location}: cannot be listed"))? {
+        let item = item.with_context(|| format!("{location}: cannot be listed"))?;
         let (path, inner) = (item.path(), destination.join(item.file_name()));
         let metadata =
             item.metadata().with_context(|| format!("{}: cannot be read", path.display()))?;
@@ -106,16 +106,17 @@ fn add(
     metadata: &Metadata,
     destination: &Path,
 ) -> anyhow::Result<()> {
-    let shown = source.display();
+    let location = source.display();
     let entry = if metadata.is_symlink() {
-        let target = fs::read_link(source).with_context(|| format!("{shown}: cannot be read"))?;
+        let target =
+            fs::read_link(source).with_context(|| format!("{location}: cannot be read"))?;
         Entry::Link { target }
     } else if metadata.is_file() {
         let program = metadata.permissions().mode() & 0o111 != 0;
         Entry::File { source: source.to_owned(), program }
     } else {
         bail!(
-            "{shown}: is neither a file, a folder nor a symbolic link; an image can contain \
+            "{location}: is neither a file, a folder nor a symbolic link; an image can contain \
              nothing else"
         );
     };
@@ -127,20 +128,20 @@ fn insert(entries: &mut Entries, path: &Path, entry: Entry) -> anyhow::Result<()
     let above = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
     for folder in above {
         let stored = entries.entry(folder.to_owned()).or_insert(Entry::Folder);
-        let shown = folder.display();
+        let location = folder.display();
         ensure!(
             matches!(stored, Entry::Folder),
-            "/{shown}: copied both as a file and as a folder"
+            "/{location}: copied both as a file and as a folder"
         );
     }
     if path.as_os_str().is_empty() {
         return Ok(());
     }
     let folder = matches!(entry, Entry::Folder);
-    let shown = path.display();
+    let location = path.display();
     if let Some(stored) = entries.insert(path.to_owned(), entry) {
         let same = matches!(stored, Entry::Folder) == folder;
-        ensure!(same, "/{shown}: copied both as a file and as a folder");
+        ensure!(same, "/{location}: copied both as a file and as a folder");
     }
     Ok(())
 }

@@ -52,8 +52,8 @@ impl Layout {
     /// cannot be read or written.
     pub fn write_tar(&self, path: &Path) -> anyhow::Result<String> {
         let (files, digest) = self.files()?;
-        let shown = path.display();
-        let file = File::create(path).with_context(|| format!("{shown}: cannot be written"))?;
+        let location = path.display();
+        let file = File::create(path).with_context(|| format!("{location}: cannot be written"))?;
         let mut archive = Builder::new(BufWriter::new(file));
         for folder in ["blobs/", "blobs/sha256/"] {
             let mut header = self.header(0o755, EntryType::Directory);
@@ -64,9 +64,9 @@ impl Layout {
             header.set_size(content.len() as u64);
             archive
                 .append_data(&mut header, name, content.as_slice())
-                .with_context(|| format!("{shown}: cannot be written"))?;
+                .with_context(|| format!("{location}: cannot be written"))?;
         }
-        archive.into_inner()?.flush().with_context(|| format!("{shown}: cannot be written"))?;
+        archive.into_inner()?.flush().with_context(|| format!("{location}: cannot be written"))?;
         Ok(digest)
     }
 
@@ -77,18 +77,18 @@ impl Layout {
     /// As [`Layout::write_tar`]; or the folder holds something other than a layout.
     pub fn write_folder(&self, path: &Path) -> anyhow::Result<String> {
         let (files, digest) = self.files()?;
-        let shown = path.display();
+        let location = path.display();
         if path.join("oci-layout").is_file() {
-            fs::remove_dir_all(path).with_context(|| format!("{shown}: cannot be replaced"))?;
+            fs::remove_dir_all(path).with_context(|| format!("{location}: cannot be replaced"))?;
         }
         let empty = fs::read_dir(path).map_or(true, |mut items| items.next().is_none());
         ensure!(
             empty,
-            "{shown}: contains something other than an image layout; remove it or choose another \
-             folder"
+            "{location}: contains something other than an image layout; remove it or choose \
+             another folder"
         );
         fs::create_dir_all(path.join("blobs/sha256"))
-            .with_context(|| format!("{shown}: cannot be created"))?;
+            .with_context(|| format!("{location}: cannot be created"))?;
         for (name, content) in &files {
             let path = path.join(name);
             fs::write(&path, content)

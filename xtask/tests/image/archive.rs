@@ -69,8 +69,8 @@ impl Layout {
             layer
         });
         let layers: Vec<_> = layers.collect();
-        let found: Vec<_> = layers.iter().map(|layer| digest(layer)).collect();
-        assert_eq!(Value::from(found), Value::from(digests));
+        let layer_digests: Vec<_> = layers.iter().map(|layer| digest(layer)).collect();
+        assert_eq!(Value::from(layer_digests), Value::from(digests));
         layers
     }
 

@@ -28,7 +28,7 @@ fn an_engine_builds_the_same_image_from_the_dockerfile() {
 
     let engine = folder.path().join("engine.tar");
     build(folder.path(), &built, &engine);
-    let own = folder.path().join("own.tar");
+    let own_archive = folder.path().join("own.tar");
     let stage = Stage {
         dockerfile: repository().join("Dockerfile"),
         target: "operator".to_owned(),
@@ -36,14 +36,15 @@ fn an_engine_builds_the_same_image_from_the_dockerfile() {
         arguments: BTreeMap::from([("VERSION".to_owned(), "1.2.3-test".to_owned())]),
         architecture: "amd64".to_owned(),
     };
-    Layout::new(REFERENCE, [stage.image().unwrap()]).write_tar(&own).unwrap();
+    Layout::new(REFERENCE, [stage.image().unwrap()]).write_tar(&own_archive).unwrap();
 
-    let (engine, own) = (archive::Layout::open(&engine), archive::Layout::open(&own));
-    assert_eq!(engine.entries(), own.entries());
-    assert!(own.entries().len() > 10);
-    assert_eq!(settings(&engine), settings(&own));
+    let (engine, own_layout) =
+        (archive::Layout::open(&engine), archive::Layout::open(&own_archive));
+    assert_eq!(engine.entries(), own_layout.entries());
+    assert!(own_layout.entries().len() > 10);
+    assert_eq!(settings(&engine), settings(&own_layout));
     assert_eq!(
-        settings(&own)["config"]["Labels"]["org.opencontainers.image.version"],
+        settings(&own_layout)["config"]["Labels"]["org.opencontainers.image.version"],
         "1.2.3-test"
     );
 }

@@ -64,9 +64,10 @@ async fn published(client: &Client) -> kube::Result<Value> {
 fn outdated(
     document: &Value,
     resource: Resource,
-    own: &CustomResourceDefinition,
+    own_definition: &CustomResourceDefinition,
 ) -> Option<Problem> {
-    let missing = outdated_fields(document, own).filter(|missing| !missing.is_empty())?;
+    let missing =
+        outdated_fields(document, own_definition).filter(|missing| !missing.is_empty())?;
     let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     let more = match missing.len().saturating_sub(NAMED) {
         0 => String::new(),

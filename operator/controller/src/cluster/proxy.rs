@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     fn with(variable: &str, value: &str) -> Result<(), InvalidProxy> {
-        check_all(|asked| (asked == variable).then(|| value.to_owned()))
+        check_all(|name| (name == variable).then(|| value.to_owned()))
     }
 
     #[test]

@@ -71,11 +71,11 @@ impl Watches {
     /// Starts all watches: each begins with a new list of the current state, and reports when its
     /// list is complete. The caches are kept, and corrected.
     pub fn start(&mut self, operator: &Arc<Operator>) {
-        let plain = watcher::Config::default;
+        let default_config = watcher::Config::default;
         let labelled = || watcher::Config::default().labels(FLASH_LABELS);
-        self.spawn::<FlashJob>(plain(), operator, Kind::Job);
-        self.spawn::<FlashRollout>(plain(), operator, Kind::Rollout);
-        self.spawn::<akri::Instance>(plain(), operator, Kind::Instance);
+        self.spawn::<FlashJob>(default_config(), operator, Kind::Job);
+        self.spawn::<FlashRollout>(default_config(), operator, Kind::Rollout);
+        self.spawn::<akri::Instance>(default_config(), operator, Kind::Instance);
         self.spawn::<core::Pod>(labelled(), operator, Kind::Pod);
         self.spawn::<core::Service>(labelled(), operator, Kind::Service);
     }

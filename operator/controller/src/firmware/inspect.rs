@@ -121,7 +121,10 @@ async fn written_settings(
             spec.map(|spec| spec.settings.clone())
         }
         Subject::Rollout(key) => {
-            let spec = world.rollouts.get(key).and_then(|known| known.rollout.spec.as_ref().ok());
+            let spec = world
+                .rollouts
+                .get(key)
+                .and_then(|cached_rollout| cached_rollout.rollout.spec.as_ref().ok());
             spec.and_then(|spec| spec.template.settings.clone())
         }
     });
@@ -195,13 +198,14 @@ fn not_ready(message: String) -> FirmwareFailure {
 /// Reason for which no device may be flashed with a file.
 fn fault(file: &FirmwareFile, inspection: &Inspection) -> Option<String> {
     let FirmwareFile { name, device_type, version, .. } = file;
-    let other = inspection.version.as_ref().filter(|own| *own != version);
+    let other =
+        inspection.version.as_ref().filter(|contained_version| *contained_version != version);
     inspection.refusal.clone().or_else(|| {
-        let own = other?;
+        let contained_version = other?;
         Some(format!(
-            "{name} for device type {device_type} contains version {own}, but spec.version is \
-             {version}, which no device would report; correct spec.version, or publish version \
-             {version}"
+            "{name} for device type {device_type} contains version {contained_version}, but \
+             spec.version is {version}, which no device would report; correct spec.version, or \
+             publish version {version}"
         ))
     })
 }
@@ -235,7 +239,7 @@ mod tests {
             size: 1,
             beginning: vec![0],
         };
-        let said = |version: Option<&str>, refusal: Option<&str>| Inspection {
+        let inspection = |version: Option<&str>, refusal: Option<&str>| Inspection {
             version: version.map(str::to_owned),
             project: None,
             chip: None,
@@ -245,11 +249,11 @@ mod tests {
             max_chip_revision: None,
             refusal: refusal.map(str::to_owned),
         };
-        assert_eq!(fault(&file, &said(None, None)), None);
-        assert_eq!(fault(&file, &said(Some("2"), None)), None);
-        let other = fault(&file, &said(Some("3"), None)).expect("a fault");
+        assert_eq!(fault(&file, &inspection(None, None)), None);
+        assert_eq!(fault(&file, &inspection(Some("2"), None)), None);
+        let other = fault(&file, &inspection(Some("3"), None)).expect("a fault");
         assert!(other.contains("version 3, but spec.version is 2"), "{other}");
-        let refused = fault(&file, &said(Some("3"), Some("it is cut off")));
+        let refused = fault(&file, &inspection(Some("3"), Some("it is cut off")));
         assert_eq!(refused.as_deref(), Some("it is cut off"));
     }
 }

@@ -277,14 +277,14 @@ where
 {
     let objects: Api<K> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let name = object.meta().name.clone().unwrap_or_default();
-    let made = match create(&operator.client, &job.key.namespace, &object).await {
-        Ok(made) => Some(made),
+    let created_object = match create(&operator.client, &job.key.namespace, &object).await {
+        Ok(created_object) => Some(created_object),
         // An earlier request whose response was lost created it.
         Err(kube::Error::Api(status)) if status.code == 409 => by_name(&objects, &name).await?,
         Err(error) => return refused(operator, job, kind, name, error),
     };
-    if let Some(made) = made.and_then(Trim::trim) {
-        operator.tell(Change::Updated(made));
+    if let Some(created_object) = created_object.and_then(Trim::trim) {
+        operator.tell(Change::Updated(created_object));
     }
     operator.tell(Change::Job(job.key.clone(), JobOutcome::Accepted(name)));
     Ok(())
@@ -331,11 +331,11 @@ async fn confirm_pod(
     device: &str,
 ) -> kube::Result<Duration> {
     let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
-    let found = by_name(&pods, name).await?;
-    let found = found.filter(|pod| {
+    let named_pod = by_name(&pods, name).await?;
+    let job_pod = named_pod.filter(|pod| {
         pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == job.uid)
     });
-    let Some(mut pod) = found else {
+    let Some(mut pod) = job_pod else {
         let (job, name, device) = (job.key.clone(), name.to_owned(), device.to_owned());
         operator.tell(Change::PodDeletionConfirmed { job, name, device });
         return Ok(Duration::ZERO);
@@ -343,8 +343,8 @@ async fn confirm_pod(
     // The Pod lost its labels; with this one restored in the local copy, it can still be followed.
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(flashjob_rules::flashjob::labels::label::UUID.to_owned(), device.to_owned());
-    let Some(seen) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };
-    let pause = if seen.ended.is_some() { Duration::ZERO } else { ASK_AGAIN };
-    operator.tell(Change::PodUnlabelled(Box::new(seen)));
+    let Some(observed_pod) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };
+    let pause = if observed_pod.ended.is_some() { Duration::ZERO } else { ASK_AGAIN };
+    operator.tell(Change::PodUnlabelled(Box::new(observed_pod)));
     Ok(pause)
 }

@@ -47,8 +47,8 @@ pub async fn consult(
                 }
             };
             match judged {
-                Judged::Asked(Err(CallError::Unavailable { left })) => {
-                    pause(&operator, &job, &plugin, left)
+                Judged::Asked(Err(CallError::Unavailable { left: delay })) => {
+                    pause(&operator, &job, &plugin, delay)
                 }
                 judged => {
                     let outcome = JobOutcome::Judged(pod_uid, Box::new(judged));
@@ -122,8 +122,8 @@ fn send_built(
     digest: Digest,
     answer: Result<FlashPod, CallError>,
 ) -> Duration {
-    if let Err(CallError::Unavailable { left }) = &answer {
-        return pause(operator, job, &plugin, *left);
+    if let Err(CallError::Unavailable { left: delay }) = &answer {
+        return pause(operator, job, &plugin, *delay);
     }
     let Request { device, firmware, .. } = request;
     let built = Built { attempt, plugin, digest, firmware, pod: answer };
@@ -134,13 +134,13 @@ fn send_built(
 
 /// Reports that the plugin is out of service: its devices wait, and the job's status says so.
 /// Returns the pause before the plugin may be asked again.
-fn pause(operator: &Operator, job: &JobKey, plugin: &str, left: Duration) -> Duration {
+fn pause(operator: &Operator, job: &JobKey, plugin: &str, delay: Duration) -> Duration {
     tracing::warn!(
-        %job, plugin, seconds = left.as_secs(),
+        %job, plugin, seconds = delay.as_secs(),
         "the plugin failed several times in a row and is not called for a while"
     );
-    let until = whole_seconds(Timestamp::now()).checked_add(left).unwrap_or(Timestamp::MAX);
+    let until = whole_seconds(Timestamp::now()).checked_add(delay).unwrap_or(Timestamp::MAX);
     let outcome = JobOutcome::OutOfService(plugin.to_owned(), until);
     operator.tell(Change::Job(job.clone(), outcome));
-    left + Duration::from_millis(10)
+    delay + Duration::from_millis(10)
 }

@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    fn told(
+    fn event_texts(
         before: &FlashJobStatus,
         after: &FlashJobStatus,
         results: &[DeviceResult],
@@ -206,19 +206,19 @@ mod tests {
     #[test]
     fn a_failure_names_the_device_the_reason_and_what_to_do() {
         let status = FlashJobStatus::default();
-        let told = told(
+        let texts = event_texts(
             &status,
             &status,
             &[result("a", Finish::Failed, Some(reason::UNSUPPORTED_DEVICE), "no such board")],
         );
-        assert_eq!(told.len(), 1);
-        assert_eq!(told[0].0, "UnsupportedDevice");
+        assert_eq!(texts.len(), 1);
+        assert_eq!(texts[0].0, "UnsupportedDevice");
         assert!(
-            told[0]
+            texts[0]
                 .1
                 .starts_with("device a (akri-a): no such board; the device failed. What to do: "),
             "{}",
-            told[0].1
+            texts[0].1
         );
     }
 
@@ -229,7 +229,7 @@ mod tests {
             result("a", Finish::Completed, None, ""),
             result("b", Finish::Skipped, Some(reason::ALREADY_CURRENT), ""),
         ];
-        assert_eq!(told(&status, &status, &results), []);
+        assert_eq!(event_texts(&status, &status, &results), []);
     }
 
     fn failures(count: usize) -> Vec<DeviceResult> {
@@ -256,14 +256,14 @@ mod tests {
             ..in_progress(4096)
         };
         let reasons = |before: FlashJobStatus, after: &FlashJobStatus, count: usize| {
-            let told = told(&before, after, &failures(count));
-            told.into_iter().map(|(reason, _)| reason).collect::<Vec<_>>()
+            let texts = event_texts(&before, after, &failures(count));
+            texts.into_iter().map(|(reason, _)| reason).collect::<Vec<_>>()
         };
         let at_once = reasons(in_progress(0), &after, 4096);
         assert_eq!(at_once.len(), 12);
         assert_eq!(at_once[9..], ["NoPluginForDevice", "MoreDevicesFailed", "Failed"]);
-        let begun = reasons(in_progress(8), &in_progress(12), 4);
-        assert_eq!(begun, ["NoPluginForDevice", "NoPluginForDevice", "MoreDevicesFailed"]);
+        let later_reasons = reasons(in_progress(8), &in_progress(12), 4);
+        assert_eq!(later_reasons, ["NoPluginForDevice", "NoPluginForDevice", "MoreDevicesFailed"]);
         assert_eq!(reasons(in_progress(9), &in_progress(10), 1), ["NoPluginForDevice"]);
         assert_eq!(reasons(in_progress(10), &in_progress(11), 1), ["MoreDevicesFailed"]);
         assert_eq!(reasons(in_progress(11), &in_progress(15), 4), [""; 0]);
@@ -275,15 +275,15 @@ mod tests {
     #[test]
     fn a_long_message_is_cut_and_the_advice_is_kept() {
         let status = FlashJobStatus::default();
-        let told = told(
+        let texts = event_texts(
             &status,
             &status,
             &[result("a", Finish::Failed, Some(reason::GAVE_UP), &"ä".repeat(2000))],
         );
         assert!(
-            told[0].1.len() <= NOTE_BYTES && told[0].1.ends_with(reason::GAVE_UP.action),
+            texts[0].1.len() <= NOTE_BYTES && texts[0].1.ends_with(reason::GAVE_UP.action),
             "{}",
-            told[0].1
+            texts[0].1
         );
     }
 
@@ -300,11 +300,11 @@ mod tests {
         let before = status(["a", "b", "c"].map(|uid| device(uid, 1, None)).into());
         let again = [("a", "PodFailed"), ("b", "PodFailed"), ("c", "PodLost")];
         let after = status(again.map(|(uid, reason)| device(uid, 2, Some(reason))).into());
-        let told = told(&before, &after, &[]);
-        let reasons: Vec<&str> = told.iter().map(|(reason, _)| reason.as_str()).collect();
+        let texts = event_texts(&before, &after, &[]);
+        let reasons: Vec<&str> = texts.iter().map(|(reason, _)| reason.as_str()).collect();
         assert_eq!(reasons, ["PodFailed", "PodLost"]);
-        assert!(told[0].1.starts_with("device a (unknown Instance): "), "{}", told[0].1);
-        assert!(told[0].1.contains("; attempt 2 follows."), "{}", told[0].1);
+        assert!(texts[0].1.starts_with("device a (unknown Instance): "), "{}", texts[0].1);
+        assert!(texts[0].1.contains("; attempt 2 follows."), "{}", texts[0].1);
     }
 
     #[test]

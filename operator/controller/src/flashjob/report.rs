@@ -55,15 +55,15 @@ impl WriteOutcome {
     }
 }
 
-/// Stores a status that was planned from `job`, and reports the new results of devices. `begun`
-/// has the instant at which the first attempt of these devices began, as far as this process
-/// observed it.
+/// Stores a status that was planned from `job`, and reports the new results of devices.
+/// `begin_times` has the instant at which the first attempt of these devices began, as far as this
+/// process observed it.
 pub async fn write(
     operator: Arc<Operator>,
     job: Arc<Job>,
     status: FlashJobStatus,
     results: Vec<DeviceResult>,
-    begun: HashMap<String, Instant>,
+    begin_times: HashMap<String, Instant>,
 ) {
     let begin = Instant::now();
     let written = send(&operator, &job, &status).await;
@@ -83,7 +83,7 @@ pub async fn write(
     let ended = EndedWrite { at: Instant::now(), took, dropped };
     operator.tell(Change::Job(job.key.clone(), JobOutcome::Written(ended)));
     if matches!(written, Ok(WriteOutcome::Stored)) {
-        let times = begun.into_iter().map(|(uid, since)| (uid, since.elapsed())).collect();
+        let times = begin_times.into_iter().map(|(uid, since)| (uid, since.elapsed())).collect();
         tell(&operator, &job, &status, &results, &times).await;
     }
 }
@@ -146,7 +146,7 @@ pub(crate) fn difference<S: Serialize>(before: &S, after: &S) -> Value {
 }
 
 fn between(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<String, Value> {
-    let gone = before
+    let removals = before
         .keys()
         .filter(|name| !after.contains_key(*name))
         .map(|name| (name.clone(), Value::Null));
@@ -160,7 +160,7 @@ fn between(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<Strin
             }
             _ => (name.clone(), value.clone()),
         });
-    gone.chain(changed).collect()
+    removals.chain(changed).collect()
 }
 
 /// Reports the transitions in the metrics, the log and events.

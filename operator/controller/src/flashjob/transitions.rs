@@ -58,11 +58,12 @@ impl<'a> Transitions<'a> {
         let was = |device: &DeviceStatus| stood.get(device.uid.as_str()).copied();
         let begins = |device: &&DeviceStatus| {
             device.is_locked()
-                && was(device)
-                    .is_none_or(|known| !known.is_locked() || known.attempt != device.attempt)
+                && was(device).is_none_or(|previous_device| {
+                    !previous_device.is_locked() || previous_device.attempt != device.attempt
+                })
         };
         let again = |device: &&DeviceStatus| {
-            was(device).is_some_and(|known| known.attempt < device.attempt)
+            was(device).is_some_and(|previous_device| previous_device.attempt < device.attempt)
                 && device.reason.is_some()
         };
         Self {
@@ -96,7 +97,8 @@ fn job<'a>(before: &FlashJobStatus, after: &'a FlashJobStatus) -> Vec<JobTransit
     // A failed job is stalled too, and is reported only as failed.
     if after.phase != Some(Phase::Failed)
         && let Some(stalled) = holds(after, condition::STALLED)
-        && holds(before, condition::STALLED).is_none_or(|known| known.reason != stalled.reason)
+        && holds(before, condition::STALLED)
+            .is_none_or(|previous_condition| previous_condition.reason != stalled.reason)
     {
         transitions.push(JobTransition::Stalled(&stalled.reason, &stalled.message));
     }
@@ -141,7 +143,7 @@ mod tests {
         DeviceStatus { uid: "a".into(), attempt, state, reason, ..DeviceStatus::default() }
     }
 
-    fn seen(before: Vec<DeviceStatus>, after: Vec<DeviceStatus>) -> (usize, usize) {
+    fn transition_counts(before: Vec<DeviceStatus>, after: Vec<DeviceStatus>) -> (usize, usize) {
         let (before, after) = (status(before), status(after));
         let transitions = Transitions::between(&before, &after, &[]);
         (transitions.started.len(), transitions.retried.len())
@@ -150,15 +152,24 @@ mod tests {
     #[test]
     fn an_attempt_starts_once_however_many_states_it_passes() {
         assert_eq!(
-            seen(vec![device(1, DeviceState::Pending)], vec![device(1, DeviceState::Exposing)]),
+            transition_counts(
+                vec![device(1, DeviceState::Pending)],
+                vec![device(1, DeviceState::Exposing)]
+            ),
             (1, 0)
         );
         assert_eq!(
-            seen(vec![device(1, DeviceState::Exposing)], vec![device(1, DeviceState::Flashing)]),
+            transition_counts(
+                vec![device(1, DeviceState::Exposing)],
+                vec![device(1, DeviceState::Flashing)]
+            ),
             (0, 0)
         );
         assert_eq!(
-            seen(vec![device(1, DeviceState::Flashing)], vec![device(1, DeviceState::Verifying)]),
+            transition_counts(
+                vec![device(1, DeviceState::Flashing)],
+                vec![device(1, DeviceState::Verifying)]
+            ),
             (0, 0)
         );
     }
@@ -166,15 +177,24 @@ mod tests {
     #[test]
     fn a_failed_attempt_is_retried_once_and_the_next_one_starts_once() {
         assert_eq!(
-            seen(vec![device(1, DeviceState::Flashing)], vec![device(2, DeviceState::Pending)]),
+            transition_counts(
+                vec![device(1, DeviceState::Flashing)],
+                vec![device(2, DeviceState::Pending)]
+            ),
             (0, 1)
         );
         assert_eq!(
-            seen(vec![device(2, DeviceState::Pending)], vec![device(2, DeviceState::Pending)]),
+            transition_counts(
+                vec![device(2, DeviceState::Pending)],
+                vec![device(2, DeviceState::Pending)]
+            ),
             (0, 0)
         );
         assert_eq!(
-            seen(vec![device(2, DeviceState::Pending)], vec![device(2, DeviceState::Flashing)]),
+            transition_counts(
+                vec![device(2, DeviceState::Pending)],
+                vec![device(2, DeviceState::Flashing)]
+            ),
             (1, 0)
         );
     }

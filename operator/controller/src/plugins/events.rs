@@ -117,7 +117,7 @@ mod tests {
         status
     }
 
-    fn told(before: &DevicePluginStatus, after: &DevicePluginStatus) -> Vec<String> {
+    fn event_reasons(before: &DevicePluginStatus, after: &DevicePluginStatus) -> Vec<String> {
         let image = "registry.example/a:1".parse().expect("a reference");
         between(before, after, &image, Some("DowngradeRefused"))
             .into_iter()
@@ -130,16 +130,16 @@ mod tests {
         let ready = ("Ready", true, "Serving", "");
         let nothing = DevicePluginStatus::default();
         let (first, second) = (status(Some("a"), &[ready]), status(Some("b"), &[ready]));
-        assert_eq!(told(&nothing, &first), ["Serving"]);
-        assert_eq!(told(&first, &first), Vec::<String>::new());
-        assert_eq!(told(&first, &second), ["Serving"]);
+        assert_eq!(event_reasons(&nothing, &first), ["Serving"]);
+        assert_eq!(event_reasons(&first, &first), Vec::<String>::new());
+        assert_eq!(event_reasons(&first, &second), ["Serving"]);
         let last_good = status(Some("a"), &[("Ready", true, "ServingLastGood", "why")]);
-        assert_eq!(told(&first, &last_good), ["DowngradeRefused"]);
-        assert_eq!(told(&last_good, &first), ["Serving"]);
+        assert_eq!(event_reasons(&first, &last_good), ["DowngradeRefused"]);
+        assert_eq!(event_reasons(&last_good, &first), ["Serving"]);
         let withdrawn = status(None, &[("Ready", false, "NotTrusted", "why")]);
-        assert_eq!(told(&first, &withdrawn), ["NotTrusted"]);
+        assert_eq!(event_reasons(&first, &withdrawn), ["NotTrusted"]);
         let conflict = status(Some("a"), &[ready, ("TypeConflict", true, "KeptByAnother", "")]);
-        assert_eq!(told(&first, &conflict), ["TypeConflict"]);
+        assert_eq!(event_reasons(&first, &conflict), ["TypeConflict"]);
     }
 
     #[test]

@@ -31,9 +31,9 @@ pub(super) struct Keeper {
     /// True if the serving plugin was verified under this configuration.
     verified: bool,
     /// True if this process has read the record from the API server as the leader.
-    asked: bool,
+    has_read_record: bool,
     /// State that was written last.
-    shown: Option<PluginState>,
+    written_state: Option<PluginState>,
 }
 
 impl Keeper {
@@ -43,8 +43,8 @@ impl Keeper {
             loads,
             records,
             verified: false,
-            asked: false,
-            shown: None,
+            has_read_record: false,
+            written_state: None,
         }
     }
 
@@ -83,10 +83,10 @@ impl Keeper {
     /// new versions, only once, as from then on it decides by the digest that serves.
     async fn record(&mut self, leads: bool) -> Record {
         let name = &self.loads.plugin.name;
-        if !leads || self.asked && self.loads.plugin.pull_policy == PullPolicy::Always {
+        if !leads || self.has_read_record && self.loads.plugin.pull_policy == PullPolicy::Always {
             return self.records.of(name).await;
         }
-        self.asked = true;
+        self.has_read_record = true;
         self.records.ask(name).await
     }
 
@@ -124,19 +124,19 @@ impl Keeper {
     async fn show(&mut self, failure: Option<&LoadFailure>) -> Option<Duration> {
         let plugins = &self.operator.plugins;
         let serving = plugins.serving(self.name()).as_ref().map(Serving::of);
-        let seen = PluginState {
+        let state = PluginState {
             serving,
             standing: plugins.standing(self.name()),
             failure: failure.cloned(),
         };
-        if self.shown.as_ref() == Some(&seen) {
+        if self.written_state.as_ref() == Some(&state) {
             return None;
         }
         let source = ProblemSource::DevicePlugin(self.name().to_owned());
-        match show::show(&self.operator, &self.loads.plugin, &seen).await {
+        match show::show(&self.operator, &self.loads.plugin, &state).await {
             Ok(ShowOutcome::Written) => {
                 self.operator.reports.works(source);
-                self.shown = Some(seen);
+                self.written_state = Some(state);
                 None
             }
             Ok(ShowOutcome::NotOwned(problem)) => {

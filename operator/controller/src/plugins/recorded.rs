@@ -103,8 +103,9 @@ impl Records {
         let object = self.installation.object_name(name);
         loop {
             match by_name(&self.api, &object).await {
-                Ok(found) => {
-                    let record = found.and_then(|object| record(object, &self.installation));
+                Ok(device_plugin) => {
+                    let record =
+                        device_plugin.and_then(|object| record(object, &self.installation));
                     return record.map(|(_, record)| record).unwrap_or_default();
                 }
                 Err(error) => {

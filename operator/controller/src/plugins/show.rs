@@ -61,14 +61,14 @@ pub(super) enum ShowOutcome {
 pub(super) async fn show(
     operator: &Operator,
     plugin: &PluginConfig,
-    seen: &PluginState,
+    state: &PluginState,
 ) -> kube::Result<ShowOutcome> {
     let plugins: Api<DevicePlugin> = Api::all(operator.keepers_client.clone());
     let name = operator.installation.object_name(&plugin.name);
     let object = match by_name(&plugins, &name).await? {
         None => create(operator, &plugins, &name, plugin).await?,
-        Some(found) => match operator.installation.owner(&found) {
-            Owner::Own | Owner::Nobody => take(operator, &plugins, found, plugin).await?,
+        Some(object) => match operator.installation.owner(&object) {
+            Owner::Own | Owner::Nobody => take(operator, &plugins, object, plugin).await?,
             Owner::Other(owner) => {
                 return Ok(ShowOutcome::NotOwned(not_owned(&name, &owner, operator)));
             }
@@ -76,7 +76,7 @@ pub(super) async fn show(
     };
     let (about, uid) = (object.object_ref(&()), object.uid());
     let stored = object.status.unwrap_or_default();
-    let status = status(stored.clone(), seen, whole_seconds(Timestamp::now()));
+    let status = status(stored.clone(), state, whole_seconds(Timestamp::now()));
     if status == stored {
         return Ok(ShowOutcome::Written);
     }
@@ -84,7 +84,7 @@ pub(super) async fn show(
     // meanwhile.
     let patch = json!({"metadata": {"uid": uid}, "status": with_nulls(&status)});
     plugins.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-    let failure = seen.failure.as_ref().map(|failure| failure.reason);
+    let failure = state.failure.as_ref().map(|failure| failure.reason);
     for event in events::between(&stored, &status, &plugin.image, failure) {
         if let Err(error) = operator.keepers_recorder.publish(&event, &about).await {
             let error = in_one_line(&error);
@@ -109,20 +109,20 @@ async fn create(
 async fn take(
     operator: &Operator,
     plugins: &Api<DevicePlugin>,
-    found: DevicePlugin,
+    object: DevicePlugin,
     plugin: &PluginConfig,
 ) -> kube::Result<DevicePlugin> {
     let (image, labels) = (plugin.image.to_string(), operator.installation.labels());
-    if operator.installation.owner(&found) == Owner::Own && found.spec.image == image {
-        return Ok(found);
+    if operator.installation.owner(&object) == Owner::Own && object.spec.image == image {
+        return Ok(object);
     }
     // The resourceVersion is a precondition: another installation may have adopted the object
     // meanwhile.
     let patch = json!({
-        "metadata": {"resourceVersion": found.resource_version(), "labels": labels},
+        "metadata": {"resourceVersion": object.resource_version(), "labels": labels},
         "spec": {"image": image},
     });
-    plugins.patch(&found.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
+    plugins.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
 }
 
 fn not_owned(name: &str, owner: &str, operator: &Operator) -> Problem {
@@ -148,10 +148,10 @@ fn with_nulls(status: &DevicePluginStatus) -> Value {
 
 fn status(
     mut status: DevicePluginStatus,
-    seen: &PluginState,
+    state: &PluginState,
     now: Timestamp,
 ) -> DevicePluginStatus {
-    let PluginState { serving, standing, failure } = seen;
+    let PluginState { serving, standing, failure } = state;
     status.digest = serving.as_ref().map(|serving| serving.digest.clone());
     status.version = serving.as_ref().map(|serving| serving.version.clone());
     status.wit_version = serving.as_ref().map(|serving| serving.wit_version.to_owned());
@@ -166,15 +166,15 @@ fn status(
         status.last_good_digest.clone_from(&status.digest);
         status.last_good_version.clone_from(&status.version);
     }
-    for (kind, holds, reason, message) in conditions(seen) {
+    for (kind, holds, reason, message) in conditions(state) {
         condition::set(&mut status.conditions, kind, holds, reason, &message, None, now);
     }
     status
 }
 
 /// Returns each condition: type, whether it holds, reason and message.
-fn conditions(seen: &PluginState) -> Vec<(&'static str, bool, &'static str, String)> {
-    let PluginState { serving, standing, failure } = seen;
+fn conditions(state: &PluginState) -> Vec<(&'static str, bool, &'static str, String)> {
+    let PluginState { serving, standing, failure } = state;
     let failed_at = |stage: Stage| failure.as_ref().filter(|failure| failure.stage == stage);
     let mut conditions = vec![match failed_at(Stage::Resolve) {
         Some(failure) => ("Resolved", false, failure.reason, failure.message.clone()),
@@ -236,9 +236,10 @@ pub(super) async fn remove_stale(operator: &Operator, names: Vec<String>) {
     let installation = &operator.installation;
     let names: Vec<String> = names.iter().map(|name| installation.object_name(name)).collect();
     let plugins: Api<DevicePlugin> = Api::all(operator.client.clone());
-    let own = installation.labels().into_iter().map(|(label, value)| format!("{label}={value}"));
-    let own = ListParams::default().labels(&own.collect::<Vec<_>>().join(","));
-    let Ok(listed) = plugins.list(&own).await else { return };
+    let labels =
+        installation.labels().into_iter().map(|(label, value)| format!("{label}={value}"));
+    let selection = ListParams::default().labels(&labels.collect::<Vec<_>>().join(","));
+    let Ok(listed) = plugins.list(&selection).await else { return };
     for plugin in listed.items.into_iter().filter(|plugin| !names.contains(&plugin.name_any())) {
         let preconditions = Preconditions { uid: plugin.uid(), ..Preconditions::default() };
         let parameters = DeleteParams::default().preconditions(preconditions);
@@ -258,7 +259,7 @@ pub(super) async fn remove_stale(operator: &Operator, names: Vec<String>) {
 mod tests {
     use super::*;
 
-    fn seen(serving: Option<&str>, failure: Option<(Stage, &'static str)>) -> PluginState {
+    fn plugin_state(serving: Option<&str>, failure: Option<(Stage, &'static str)>) -> PluginState {
         let serving = serving.map(|version| Serving {
             digest: format!("sha256:{version}"),
             version: version.to_owned(),
@@ -270,7 +271,7 @@ mod tests {
         PluginState { serving, standing: Standing::default(), failure }
     }
 
-    fn told(status: &DevicePluginStatus) -> Vec<String> {
+    fn condition_texts(status: &DevicePluginStatus) -> Vec<String> {
         let condition = |of: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
             format!("{}={} {}", of.type_, of.status, of.reason)
         };
@@ -281,11 +282,11 @@ mod tests {
     fn each_stage_of_a_plugin_s_life_is_told_by_its_condition_and_the_last_good_one_is_kept() {
         let serves = status(
             DevicePluginStatus::default(),
-            &seen(Some("1.0.0"), None),
+            &plugin_state(Some("1.0.0"), None),
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(
-            told(&serves),
+            condition_texts(&serves),
             [
                 "Resolved=True Resolved",
                 "Verified=False UnsignedAllowed",
@@ -295,23 +296,29 @@ mod tests {
                 "Reconciling=False Settled"
             ]
         );
-        let away = seen(Some("1.0.0"), Some((Stage::Resolve, "RegistryUnreachable")));
+        let away = plugin_state(Some("1.0.0"), Some((Stage::Resolve, "RegistryUnreachable")));
         let away = status(serves, &away, Timestamp::UNIX_EPOCH);
         assert_eq!(
-            told(&away)[..3],
+            condition_texts(&away)[..3],
             [
                 "Resolved=False RegistryUnreachable",
                 "Verified=False UnsignedAllowed",
                 "Ready=True ServingLastGood"
             ]
         );
-        let refused =
-            status(away, &seen(None, Some((Stage::Verify, "Unsigned"))), Timestamp::UNIX_EPOCH);
+        let refused = status(
+            away,
+            &plugin_state(None, Some((Stage::Verify, "Unsigned"))),
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(
-            told(&refused)[..3],
+            condition_texts(&refused)[..3],
             ["Resolved=True Resolved", "Verified=False Unsigned", "Ready=False Unsigned"]
         );
-        assert_eq!(told(&refused)[4..], ["Stalled=True Unsigned", "Reconciling=False Settled"]);
+        assert_eq!(
+            condition_texts(&refused)[4..],
+            ["Stalled=True Unsigned", "Reconciling=False Settled"]
+        );
         assert_eq!(
             (&refused.digest, &refused.version, refused.last_error.as_deref()),
             (&None, &None, Some("why"))
@@ -324,17 +331,19 @@ mod tests {
 
     #[test]
     fn a_signature_that_holds_is_told_though_a_later_step_fails() {
-        let mut seen = seen(None, Some((Stage::Start, "CompileFailed")));
-        let verified = |seen: &PluginState| {
-            let status = status(DevicePluginStatus::default(), seen, Timestamp::UNIX_EPOCH);
-            told(&status).into_iter().find(|condition| condition.starts_with("Verified"))
+        let mut state = plugin_state(None, Some((Stage::Start, "CompileFailed")));
+        let verified = |state: &PluginState| {
+            let status = status(DevicePluginStatus::default(), state, Timestamp::UNIX_EPOCH);
+            condition_texts(&status)
+                .into_iter()
+                .find(|condition| condition.starts_with("Verified"))
         };
-        assert_eq!(verified(&seen), None);
+        assert_eq!(verified(&state), None);
         for (signed, expected) in
             [(true, "Verified=True SignatureFound"), (false, "Verified=False UnsignedAllowed")]
         {
-            seen.failure = seen.failure.map(|failure| failure.of_verified(signed));
-            assert_eq!(verified(&seen).as_deref(), Some(expected));
+            state.failure = state.failure.map(|failure| failure.of_verified(signed));
+            assert_eq!(verified(&state).as_deref(), Some(expected));
         }
     }
 
@@ -348,11 +357,11 @@ mod tests {
         };
         let status = status(
             DevicePluginStatus::default(),
-            &PluginState { standing, ..seen(Some("1.0.0"), None) },
+            &PluginState { standing, ..plugin_state(Some("1.0.0"), None) },
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(
-            (told(&status)[3].as_str(), status.device_types),
+            (condition_texts(&status)[3].as_str(), status.device_types),
             ("TypeConflict=True KeptByAnother", vec!["*".to_owned()])
         );
         assert!(

@@ -152,14 +152,14 @@ mod tests {
             ..FlashRolloutStatus::default()
         };
         let (progressing, paused) = (Some(RolloutPhase::Progressing), Some(RolloutPhase::Paused));
-        let told = |before: &FlashRolloutStatus, after: &FlashRolloutStatus| {
+        let news_text = |before: &FlashRolloutStatus, after: &FlashRolloutStatus| {
             let (reason, bad) = news(before, after).unwrap_or_default();
             format!("{reason} {bad}")
         };
         let (runs, invalid) = (status(progressing, ""), status(progressing, "InvalidSpec"));
-        assert_eq!(told(&runs, &status(paused, "TooManyFailed")), "Paused true");
-        assert_eq!(told(&runs, &invalid), "InvalidSpec true");
-        assert_eq!(told(&status(None, ""), &status(None, "InvalidSpec")), "InvalidSpec true");
+        assert_eq!(news_text(&runs, &status(paused, "TooManyFailed")), "Paused true");
+        assert_eq!(news_text(&runs, &invalid), "InvalidSpec true");
+        assert_eq!(news_text(&status(None, ""), &status(None, "InvalidSpec")), "InvalidSpec true");
         for (before, after) in [(&invalid, &invalid), (&invalid, &runs), (&runs, &runs)] {
             assert_eq!(news(before, after), None);
         }

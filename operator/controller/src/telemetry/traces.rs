@@ -32,7 +32,7 @@ type Spans = Box<dyn Layer<Registry> + Send + Sync>;
 /// The variables contradict each other, or request a feature that is not built in (gRPC,
 /// compression).
 pub fn start() -> Result<Option<(Traces, Spans)>, TracesError> {
-    if !wanted(|name| env::var(name).ok()) {
+    if !are_requested(|name| env::var(name).ok()) {
         return Ok(None);
     }
     let exporter = SpanExporter::builder().with_http().build()?;
@@ -47,9 +47,10 @@ pub fn start() -> Result<Option<(Traces, Spans)>, TracesError> {
         .build();
     // Only the operator's own spans: the exporter's requests would otherwise be traced too,
     // without end.
-    let own = Targets::new().with_target("flashjob_operator", LevelFilter::DEBUG);
-    let spans =
-        tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE)).with_filter(own);
+    let own_targets = Targets::new().with_target("flashjob_operator", LevelFilter::DEBUG);
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer(SERVICE))
+        .with_filter(own_targets);
     Ok(Some((Traces(provider), spans.boxed())))
 }
 
@@ -63,7 +64,7 @@ impl Traces {
     }
 }
 
-fn wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
+fn are_requested(variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
     let disabled =
         set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -75,13 +76,15 @@ fn wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::wanted;
+    use super::are_requested;
 
     #[test]
     fn traces_are_sent_only_where_an_endpoint_is_named_and_nothing_forbids_them() {
         let with = |set: &[(&str, &str)]| {
-            wanted(|name| {
-                set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            are_requested(|name| {
+                set.iter()
+                    .find(|(variable, _)| *variable == name)
+                    .map(|(_, value)| (*value).to_owned())
             })
         };
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");

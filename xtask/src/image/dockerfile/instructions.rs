@@ -66,8 +66,8 @@ impl<'a> Reader<'a> {
     fn declare(&mut self, declared: Vec<(String, Option<String>)>) {
         let env: BTreeSet<_> = self.image.env.iter().map(|(name, _)| name.clone()).collect();
         for (name, default) in declared {
-            let given = self.stage.arguments.get(&name).cloned();
-            let value = given.or(default).or_else(|| self.globals.get(&name).cloned());
+            let argument = self.stage.arguments.get(&name).cloned();
+            let value = argument.or(default).or_else(|| self.globals.get(&name).cloned());
             if let Some(value) = value.filter(|_| !env.contains(&name)) {
                 self.variables.insert(name, value);
             }

@@ -8,12 +8,12 @@ fn read(text: &str, arguments: &[(&str, &str)]) -> anyhow::Result<Image> {
     let folder = tempfile::tempdir().unwrap();
     let dockerfile = folder.path().join("Dockerfile");
     fs::write(&dockerfile, text).unwrap();
-    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let owned_pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     Stage {
         dockerfile,
         target: "operator".to_owned(),
         contexts: BTreeMap::from([("build".to_owned(), "built".into())]),
-        arguments: arguments.iter().map(own).collect(),
+        arguments: arguments.iter().map(owned_pair).collect(),
         architecture: "arm64".to_owned(),
     }
     .image()
@@ -44,7 +44,7 @@ fn copy(source: &str, destination: &str) -> Copy {
 #[test]
 fn settings_and_copies_are_those_of_the_stage() {
     let image = read(WHOLE, &[("VERSION", "1.2.3")]).unwrap();
-    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let owned_pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     assert_eq!(
         image,
         Image {
@@ -54,10 +54,10 @@ fn settings_and_copies_are_those_of_the_stage() {
                 copy("built/b", "/etc/")
             ],
             architecture: "arm64".to_owned(),
-            env: [("PATH", "/bin:/usr/bin"), ("HOME", "/")].map(own).to_vec(),
+            env: [("PATH", "/bin:/usr/bin"), ("HOME", "/")].map(owned_pair).to_vec(),
             user: Some("65532:65532".to_owned()),
             entrypoint: vec!["/usr/bin/program".to_owned(), "--flag".to_owned()],
-            labels: [("title", "Two words"), ("version", "1.2.3")].map(own).into(),
+            labels: [("title", "Two words"), ("version", "1.2.3")].map(owned_pair).into(),
         }
     );
 }

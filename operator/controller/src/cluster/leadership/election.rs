@@ -123,9 +123,9 @@ impl Election {
             self.leadership.note_round(Instant::now());
             let pause = match held.take() {
                 None => {
-                    let taken = self.take().await;
-                    self.note(taken.as_ref().err());
-                    held = taken.unwrap_or_default();
+                    let outcome = self.take().await;
+                    self.note(outcome.as_ref().err());
+                    held = outcome.unwrap_or_default();
                     if held.is_some() { RENEW_INTERVAL } else { RETRY_INTERVAL }
                 }
                 Some(lease) => {
@@ -154,11 +154,23 @@ impl Election {
 
     /// Acquires the Lease if it is free. Returns None if another process holds it.
     async fn take(&mut self) -> Result<Option<Lease>, LeaseError> {
-        let found = limited("get", self.leases.get_opt(LEASE)).await?;
-        if !self.observer.is_free(found.as_ref(), &self.identity, self.duration, Instant::now()) {
+        let current_lease = limited("get", self.leases.get_opt(LEASE)).await?;
+        if !self.observer.is_free(
+            current_lease.as_ref(),
+            &self.identity,
+            self.duration,
+            Instant::now(),
+        ) {
             return Ok(None);
         }
-        match self.write(taken(found.unwrap_or_default(), &self.identity, self.duration)).await {
+        match self
+            .write(with_new_holder(
+                current_lease.unwrap_or_default(),
+                &self.identity,
+                self.duration,
+            ))
+            .await
+        {
             Ok(lease) => {
                 tracing::info!(identity = self.identity, "the Lease was acquired");
                 self.leadership.lead();
@@ -182,16 +194,19 @@ impl Election {
         // The Lease was written by this process, in a request whose response was lost, or by
         // another process; or it was deleted.
         match limited("get", self.leases.get_opt(LEASE)).await {
-            Ok(Some(found)) if holder(&found) == Some(&self.identity) => {
-                Ok(Renewed { lease: found, pause: Duration::ZERO, error: None })
+            Ok(Some(current_lease)) if holder(&current_lease) == Some(&self.identity) => {
+                Ok(Renewed { lease: current_lease, pause: Duration::ZERO, error: None })
             }
-            Ok(Some(found)) => {
+            Ok(Some(current_lease)) => {
                 self.leadership.fence().shut_now();
-                Err(LostLease { holder: holder(&found).unwrap_or("nobody").to_owned() })
+                Err(LostLease { holder: holder(&current_lease).unwrap_or("nobody").to_owned() })
             }
             Ok(None) => {
                 tracing::warn!("the Lease was deleted; creating it again");
-                match self.write(taken(Lease::default(), &self.identity, self.duration)).await {
+                match self
+                    .write(with_new_holder(Lease::default(), &self.identity, self.duration))
+                    .await
+                {
                     Ok(lease) => Ok(Renewed { lease, pause: RETRY_INTERVAL, error: None }),
                     Err(error) => Ok(failed(lease, error)),
                 }
@@ -266,8 +281,8 @@ fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
 }
 
-/// Returns the found Lease with this process as its new holder.
-fn taken(mut lease: Lease, identity: &str, duration: Duration) -> Lease {
+/// Returns the Lease with this process as its new holder.
+fn with_new_holder(mut lease: Lease, identity: &str, duration: Duration) -> Lease {
     let now = Some(MicroTime(Timestamp::now()));
     lease.metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..lease.metadata };
     let spec = lease.spec.get_or_insert_default();
@@ -314,12 +329,12 @@ impl LeaseObserver {
     /// it for its whole duration while this process observed it.
     fn is_free(
         &mut self,
-        found: Option<&Lease>,
+        current_lease: Option<&Lease>,
         identity: &str,
         default: Duration,
         now: Instant,
     ) -> bool {
-        if let Some(lease) = found {
+        if let Some(lease) = current_lease {
             match holder(lease) {
                 None => return true,
                 // This process acquired it, but the response was lost.
@@ -328,12 +343,14 @@ impl LeaseObserver {
             }
         }
         // The holder of a deleted Lease may still be active.
-        self.last.as_ref().is_none_or(|seen| now.duration_since(seen.since) >= seen.lasts)
+        self.last
+            .as_ref()
+            .is_none_or(|observation| now.duration_since(observation.since) >= observation.lasts)
     }
 
     fn note(&mut self, lease: &Lease, default: Duration, now: Instant) {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
-        if self.last.as_ref().is_some_and(|seen| seen.version == version) {
+        if self.last.as_ref().is_some_and(|observation| observation.version == version) {
             return;
         }
         let seconds = lease
@@ -367,8 +384,8 @@ mod tests {
     #[test]
     fn a_lease_that_nobody_has_is_free_at_once() {
         let now = Instant::now();
-        let free = |found: Option<Lease>| {
-            LeaseObserver::default().is_free(found.as_ref(), "me", DURATION, now)
+        let free = |current_lease: Option<Lease>| {
+            LeaseObserver::default().is_free(current_lease.as_ref(), "me", DURATION, now)
         };
         assert!(free(None));
         assert!(free(Some(lease(None, "1", 15))));
@@ -400,8 +417,8 @@ mod tests {
 
     #[test]
     fn what_is_written_names_the_version_that_it_replaces() {
-        let found = lease(Some("other"), "7", 20);
-        let ours = taken(found, "me", DURATION);
+        let foreign_lease = lease(Some("other"), "7", 20);
+        let ours = with_new_holder(foreign_lease, "me", DURATION);
         assert_eq!(
             (holder(&ours), ours.metadata.resource_version.as_deref()),
             (Some("me"), Some("7"))

@@ -277,9 +277,9 @@ async fn guarded<A, E: Into<BoxError>>(
 /// Returns the address with the timeout for the API server.
 fn with_timeout(uri: &Uri) -> Result<Uri, FenceError> {
     let mut parts = uri.clone().into_parts();
-    let known = parts.path_and_query.as_ref().map_or("/", PathAndQuery::as_str);
-    let separator = if known.contains('?') { '&' } else { '?' };
-    let text = format!("{known}{separator}timeout={}s", REQUEST_TIMEOUT.as_secs());
+    let path = parts.path_and_query.as_ref().map_or("/", PathAndQuery::as_str);
+    let separator = if path.contains('?') { '&' } else { '?' };
+    let text = format!("{path}{separator}timeout={}s", REQUEST_TIMEOUT.as_secs());
     parts.path_and_query = Some(text.parse().map_err(|_| FenceError::Address("path"))?);
     Uri::from_parts(parts).map_err(|_| FenceError::Address("host"))
 }

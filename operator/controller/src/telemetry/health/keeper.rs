@@ -100,16 +100,16 @@ impl Keeper {
     fn show(&self, now: Instant) {
         let readiness = self.record.readiness(now);
         self.metrics.set_health(&self.record.causes(), readiness == Readiness::Ready);
-        self.readiness.send_if_modified(|shown| {
-            let changed = *shown != readiness;
-            match (&*shown, &readiness) {
+        self.readiness.send_if_modified(|last_readiness| {
+            let changed = *last_readiness != readiness;
+            match (&*last_readiness, &readiness) {
                 (Readiness::Ready, Readiness::NotReady(why)) => {
                     tracing::warn!(why, "no longer ready")
                 }
                 (Readiness::NotReady(_), Readiness::Ready) => tracing::info!("ready"),
                 _ => {}
             }
-            *shown = readiness;
+            *last_readiness = readiness;
             changed
         });
     }

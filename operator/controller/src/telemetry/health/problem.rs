@@ -307,11 +307,11 @@ pub fn of_watch(
     installation: &Installation,
 ) -> Option<Problem> {
     let request = |verb| Request { verb, resource, installation };
-    let gone =
+    let is_expired =
         |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 410);
     match error {
         watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error)
-            if gone(error) =>
+            if is_expired(error) =>
         {
             None
         }
@@ -385,10 +385,10 @@ mod tests {
         let akri = problem(404, "list", INSTANCES, None);
         assert_eq!(akri.cause, Cause::DefinitionMissing);
         assert!(akri.message.contains("instances.akri.sh") && akri.message.contains("Akri ("));
-        let own = problem(404, "list", DEVICE_PLUGINS, None).message;
+        let message = problem(404, "list", DEVICE_PLUGINS, None).message;
         assert!(
-            own.contains("make install") && own.contains("deviceplugins.application"),
-            "{own}"
+            message.contains("make install") && message.contains("deviceplugins.application"),
+            "{message}"
         );
         let namespace = problem(404, "create", LEASES, None);
         assert_eq!(namespace.cause, Cause::NamespaceMissing);
@@ -397,10 +397,10 @@ mod tests {
 
     #[test]
     fn a_watch_that_is_too_old_is_no_problem_and_a_silent_api_server_is_one_for_all() {
-        let gone = Status::failure("too old", "Expired").with_code(410);
+        let status = Status::failure("too old", "Expired").with_code(410);
         let installation = installation(None);
-        let gone = watcher::Error::WatchError(Box::new(gone));
-        assert_eq!(of_watch(&gone, PODS, &installation), None);
+        let error = watcher::Error::WatchError(Box::new(status));
+        assert_eq!(of_watch(&error, PODS, &installation), None);
         let silent = || {
             let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
             watcher::Error::InitialListFailed(kube::Error::Service(Box::new(refused)))

@@ -177,7 +177,7 @@ impl Record {
     /// Returns the announcements that are due, and counts them as made.
     pub fn due(&mut self, now: Instant) -> Vec<Announcement> {
         let due = self.lasting.values_mut().filter(|lasting| lasting.next <= now);
-        let said = due.map(|lasting| {
+        let announcements = due.map(|lasting| {
             let longest = if lasting.blocks { BLOCKING.longest } else { ADVISORY.longest };
             let lasted = now - lasting.since;
             lasting.next = now + lasting.pause;
@@ -186,7 +186,7 @@ impl Record {
             let event = !lasting.blocks || lasted >= EVENT_AFTER;
             Announcement::Holds { problem: lasting.problem.clone(), lasted, event }
         });
-        said.collect()
+        announcements.collect()
     }
 
     /// Returns the instant at which something changes without a report: an announcement is due, or
@@ -283,16 +283,16 @@ mod tests {
     }
 
     /// Returns the seconds after `begin` at which a lasting problem is announced.
-    fn said(record: &mut Record, begin: Instant, until: u32) -> Vec<u64> {
-        let mut said = Vec::new();
+    fn announcement_seconds(record: &mut Record, begin: Instant, until: u32) -> Vec<u64> {
+        let mut seconds = Vec::new();
         let mut now = begin;
         while let Some(next) = record.wakes_at(now).filter(|at| *at <= begin + until * SECOND) {
             now = next;
             if !record.due(now).is_empty() {
-                said.push((now - begin).as_secs());
+                seconds.push((now - begin).as_secs());
             }
         }
-        said
+        seconds
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
     fn a_problem_is_said_with_pauses_that_double_to_five_minutes_and_its_end_once() {
         let (mut record, begin) = ready();
         record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin);
-        let times = said(&mut record, begin, 1200);
+        let times = announcement_seconds(&mut record, begin, 1200);
         assert_eq!(times, [2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 813, 1113]);
         // Another report of the same problem changes nothing.
         let later = begin + 1200 * SECOND;
@@ -372,15 +372,20 @@ mod tests {
         assert!(matches!(due.as_slice(), [Announcement::Holds { event: true, .. }]), "{due:?}");
         assert_eq!(record.causes(), BTreeSet::from([Cause::PluginsMissing]));
         assert_eq!(record.readiness(begin + 100 * LIMIT), Readiness::Ready);
-        assert_eq!(said(&mut record, begin, 8000), [60, 180, 420, 900, 1860, 3660, 5460, 7260]);
+        assert_eq!(
+            announcement_seconds(&mut record, begin, 8000),
+            [60, 180, 420, 900, 1860, 3660, 5460, 7260]
+        );
     }
 
     #[test]
     fn a_failure_that_blocks_makes_an_event_once_it_has_lasted_five_seconds() {
         let (mut record, begin) = ready();
         record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin);
-        let event = |said: Vec<Announcement>| {
-            said.iter().any(|said| matches!(said, Announcement::Holds { event: true, .. }))
+        let event = |announcements: Vec<Announcement>| {
+            announcements.iter().any(|announcement| {
+                matches!(announcement, Announcement::Holds { event: true, .. })
+            })
         };
         assert!(!event(record.due(begin + 2 * SECOND)));
         assert!(!event(record.due(begin + 3 * SECOND)));

@@ -157,7 +157,7 @@ fn every_metric_stands_in_the_documentation_and_the_documentation_names_no_other
     // A family without a count yet is not in the text, but it is registered.
     let metrics = Metrics::default();
     let registry = format!("{:?}", metrics.registry);
-    let own = registry
+    let families = registry
         .split("name: \"")
         .skip(1)
         .filter_map(|rest| rest.split('"').next())
@@ -168,7 +168,7 @@ fn every_metric_stands_in_the_documentation_and_the_documentation_names_no_other
         .filter_map(|line| line.strip_prefix("# TYPE "))
         .filter(|line| line.starts_with("process_"));
     let process = process.filter_map(|line| line.split(' ').next()).map(str::to_owned);
-    let mut registered: Vec<String> = own.chain(process).collect();
+    let mut registered: Vec<String> = families.chain(process).collect();
     registered.sort();
     let documentation = include_str!("../../../../../docs/metrics.md");
     let rows = documentation.lines().filter_map(|line| line.strip_prefix("| `"));
@@ -192,16 +192,16 @@ fn a_refused_configuration_shows_until_one_is_taken() {
     let metrics = Metrics::default();
     metrics.configuration_taken();
     metrics.configuration_refused();
-    let taken = |text: &str| {
+    let timestamp_line = |text: &str| {
         text.lines()
             .find(|line| line.starts_with("flashjob_configuration_loaded_timestamp_seconds "))
             .map(str::to_owned)
     };
     let refused = scrape(&metrics);
     has(&refused, "flashjob_configuration_refused 1");
-    assert!(taken(&refused).is_some_and(|line| !line.ends_with(" 0.0")), "{refused}");
+    assert!(timestamp_line(&refused).is_some_and(|line| !line.ends_with(" 0.0")), "{refused}");
     metrics.configuration_taken();
     let text = scrape(&metrics);
     has(&text, "flashjob_configuration_refused 0");
-    assert_ne!(taken(&text), taken(&refused));
+    assert_ne!(timestamp_line(&text), timestamp_line(&refused));
 }
