@@ -127,11 +127,11 @@ impl Log {
 
     /// Returns the time of the request to create the object of this name.
     pub fn created(&self, what: &str, name: &str) -> Option<Timestamp> {
-        let found = self
+        let creation = self
             .requests
             .iter()
             .find(|request| request.what() == what && request.object_ref.name == name);
-        found.map(|request| request.request_received_timestamp)
+        creation.map(|request| request.request_received_timestamp)
     }
 
     /// Returns the time that each place was idle: from the k-th end of a Pod, when the kubelet's

@@ -88,10 +88,10 @@ pub fn cases(
     runners: &[Runner],
 ) -> Vec<Case> {
     let full = matrix == Matrix::Full;
-    let devices = given(devices, if full { &[100, 1000, 4000] } else { &[100, 1000] });
-    let parallelism = given(parallelism, if full { &[10, 50, 200] } else { &[50] });
-    let pod_ms = given(pod_ms, &[0, 2000]);
-    let runners = given(runners, &[Runner::Least, Runner::PerDevice, Runner::Pooled]);
+    let devices = values_or(devices, if full { &[100, 1000, 4000] } else { &[100, 1000] });
+    let parallelism = values_or(parallelism, if full { &[10, 50, 200] } else { &[50] });
+    let pod_ms = values_or(pod_ms, &[0, 2000]);
+    let runners = values_or(runners, &[Runner::Least, Runner::PerDevice, Runner::Pooled]);
     let mut cases = Vec::new();
     for &pod_ms in pod_ms {
         for &devices in devices {
@@ -108,6 +108,6 @@ pub fn cases(
     cases
 }
 
-fn given<'a, T>(given: &'a [T], else_these: &'a [T]) -> &'a [T] {
-    if given.is_empty() { else_these } else { given }
+fn values_or<'a, T>(values: &'a [T], defaults: &'a [T]) -> &'a [T] {
+    if values.is_empty() { defaults } else { values }
 }

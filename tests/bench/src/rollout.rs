@@ -57,17 +57,17 @@ async fn measure(stage: &mut Stage, settings: &Settings) -> anyhow::Result<Repor
     let mut report = Report::new(&bench);
     for round in 1..=settings.rounds {
         eprint!("{round}/{}: a FlashJob a batch ", settings.rounds);
-        let plain = jobs_in_turn(stage, &bench).await?;
-        eprintln!("{:.1} devices/s", plain.devices_per_second);
+        let jobs = jobs_in_turn(stage, &bench).await?;
+        eprintln!("{:.1} devices/s", jobs.devices_per_second);
         eprint!("{round}/{}: a FlashRollout ", settings.rounds);
         let rollout = rolled_out(stage, &bench).await?;
         eprintln!("{:.1} devices/s", rollout.devices_per_second);
-        report.rounds.push((plain, rollout));
+        report.rounds.push((jobs, rollout));
         report.write(&settings.output)?;
     }
-    let others = settings.instances.saturating_sub(devices);
-    eprintln!("{others} more Instances");
-    report.memory = memory_of_instances(stage, others).await?;
+    let extra_instances = settings.instances.saturating_sub(devices);
+    eprintln!("{extra_instances} more Instances");
+    report.memory = memory_of_instances(stage, extra_instances).await?;
     report.write(&settings.output)?;
     eprintln!("planning, and {} s of waiting", settings.idle_seconds);
     report.planning = Some(planned(stage, &bench).await?);

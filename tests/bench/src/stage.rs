@@ -185,13 +185,13 @@ impl Stage {
         let mut operator = Process::start("operator", command, folder)?;
         // It may be ready as a standby for a while before it leads.
         let acts = eventually("the operator acts", Duration::from_secs(90), || {
-            let (ended, said) = (operator.check(), std::fs::read_to_string(&log));
+            let (ended, text) = (operator.check(), std::fs::read_to_string(&log));
             async move {
                 ended?;
-                let said = said?.split_off(before);
+                let text = text?.split_off(before);
                 Ok(["work begins", "the plugin is ready"]
                     .iter()
-                    .all(|words| said.contains(words))
+                    .all(|words| text.contains(words))
                     .then_some(()))
             }
         });

@@ -133,12 +133,12 @@ pub async fn restart(testbed: &mut Testbed) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Fewer updates begin within [`LIMIT`].
-pub async fn updates(testbed: &Testbed, counted: &Counted, wanted: u32) -> anyhow::Result<()> {
+pub async fn updates(testbed: &Testbed, counted: &Counted, minimum: u32) -> anyhow::Result<()> {
     eventually("some devices are flashed", LIMIT, || async {
         let sum = |reports: &mut dyn Iterator<Item = u32>| reports.sum::<u32>();
         let now = sum(&mut testbed.fleet.reports().await?.iter().map(|report| report.updates));
         let then = sum(&mut counted.before.iter().map(|(_, report)| report.updates));
-        Ok((now - then >= wanted).then_some(()))
+        Ok((now - then >= minimum).then_some(()))
     })
     .await
 }

@@ -102,15 +102,15 @@ pub async fn status_where(
     holds: impl Fn(&FlashJobStatus) -> bool,
 ) -> anyhow::Result<FlashJobStatus> {
     let jobs = jobs(testbed);
-    let found = eventually(&format!("FlashJob {name}: {what}"), LIMIT, || async {
+    let outcome = eventually(&format!("FlashJob {name}: {what}"), LIMIT, || async {
         Ok(jobs.get(name).await?.status.filter(|status| holds(status)))
     })
     .await;
-    match found {
+    match outcome {
         Ok(status) => Ok(status),
         Err(error) => {
             let status = jobs.get(name).await?.status;
-            let words = testbed.last_words_of_operators();
+            let words = testbed.operator_log_tails();
             Err(error.context(format!("{status:?}; the operators said last:\n{words}")))
         }
     }
@@ -137,8 +137,9 @@ pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
     let services: Api<Service> = Api::all(testbed.client.clone());
     let flash = ListParams::default().labels("app,uuid");
     eventually("no flash Pod and no flash Service is left", LIMIT, || async {
-        let left = pods.list(&flash).await?.items.len() + services.list(&flash).await?.items.len();
-        Ok((left == 0).then_some(()))
+        let object_count =
+            pods.list(&flash).await?.items.len() + services.list(&flash).await?.items.len();
+        Ok((object_count == 0).then_some(()))
     })
     .await?;
     let forbidden =
@@ -157,14 +158,14 @@ pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
 pub async fn delete(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
     let jobs = jobs(testbed);
     jobs.delete(name, &DeleteParams::default()).await?;
-    gone(testbed, name).await
+    wait_until_gone(testbed, name).await
 }
 
 /// Waits until a FlashJob is gone.
 ///
 /// # Errors
 /// The FlashJob is not gone within [`LIMIT`].
-pub async fn gone(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
+pub async fn wait_until_gone(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
     let jobs = jobs(testbed);
     eventually(&format!("FlashJob {name} is gone"), LIMIT, || async {
         Ok(jobs.get_opt(name).await?.is_none().then_some(()))
@@ -252,14 +253,14 @@ pub fn examples(text: &str, kind: &str) -> anyhow::Result<Vec<Value>> {
         }
         false => vec![text],
     };
-    let mut found = Vec::new();
+    let mut objects = Vec::new();
     for block in blocks {
         let value: Value = serde_saphyr::from_str(block)?;
         if value["kind"] == kind {
-            found.push(value);
+            objects.push(value);
         }
     }
-    Ok(found)
+    Ok(objects)
 }
 
 /// Returns the parameters of an apply that changes nothing and rejects unknown fields.

@@ -62,11 +62,11 @@ pub async fn status_where(
     holds: impl Fn(&FlashRolloutStatus) -> bool,
 ) -> anyhow::Result<FlashRolloutStatus> {
     let api = rollouts(testbed);
-    let found = eventually(&format!("FlashRollout {name}: {what}"), LIMIT, || async {
+    let outcome = eventually(&format!("FlashRollout {name}: {what}"), LIMIT, || async {
         Ok(api.get(name).await?.status.filter(|status| holds(status)))
     })
     .await;
-    match found {
+    match outcome {
         Ok(status) => Ok(status),
         Err(error) => {
             let jobs = jobs(testbed).list(&ListParams::default()).await?;

@@ -76,8 +76,8 @@ async fn failed_at_once(
     create(testbed, &job(name, &uids, spec)).await?;
     let status = ended(testbed, name).await?;
     let device = status.devices.iter().find(|device| device.uid == uid);
-    let told = device.map(|device| (device.reason.as_deref(), device.attempt));
-    assert_eq!(told, Some((Some("PodRefused"), 1)), "{status:?}");
+    let reason_and_attempt = device.map(|device| (device.reason.as_deref(), device.attempt));
+    assert_eq!(reason_and_attempt, Some((Some("PodRefused"), 1)), "{status:?}");
     let message = device.and_then(|device| device.message.as_deref()).unwrap_or_default();
     assert!(message.contains(words), "{message}");
     Ok(())
@@ -210,11 +210,11 @@ async fn instances_are_taken_as_any_version_of_akri_writes_them() -> anyhow::Res
         "spec": {"configurationName": "a", "nodes": "all of them"},
     });
     let broken: DynamicObject = serde_json::from_value(broken)?;
-    let made = eventually("the definition takes anything", LIMIT, || async {
+    let instance = eventually("the definition takes anything", LIMIT, || async {
         Ok(instances.create(&PostParams::default(), &broken).await.ok())
     })
     .await?;
-    let uid = made.uid().unwrap_or_default();
+    let uid = instance.uid().unwrap_or_default();
     apply(&testbed, &job("scrambled", std::slice::from_ref(&uid), json!({}))).await?;
     let status = ended(&testbed, "scrambled").await?;
     let message = status.devices[0].message.clone().unwrap_or_default();

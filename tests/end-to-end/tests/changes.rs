@@ -220,9 +220,9 @@ async fn a_tag_that_moves_before_the_flash_is_flashed_as_it_is_then_and_a_digest
         let counts = status.counts.map(|counts| (counts.completed, counts.unverified));
         assert_eq!(counts, Some((1, unverified)), "{name}");
     }
-    let found = testbed.devices().await?;
+    let devices = testbed.devices().await?;
     let runs = |uid: &String| {
-        let device = found.iter().find(|(found, _)| found == uid);
+        let device = devices.iter().find(|(instance_uid, _)| instance_uid == uid);
         device.map(|(_, report)| report.version.clone()).unwrap_or_default()
     };
     assert_eq!((runs(&all[0]), runs(&all[1])), ("0.3.0".to_owned(), "0.2.0".to_owned()));

@@ -29,11 +29,11 @@ struct Helm<'a> {
 impl Helm<'_> {
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        let own = self.testbed.folder().join("helm");
+        let helm_home = self.testbed.folder().join("helm");
         command.args(arguments).current_dir(repository()).kill_on_drop(true);
         command.env("KUBECONFIG", &self.testbed.control_plane.kubeconfig);
         for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            command.env(folder, &own);
+            command.env(folder, &helm_home);
         }
         command
     }
@@ -69,10 +69,10 @@ async fn piped(command: &mut Command, input: &str) -> anyhow::Result<String> {
     stdin.write_all(input.as_bytes()).await?;
     drop(stdin);
     let output = child.wait_with_output().await?;
-    let (said, failed) =
+    let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{failed}");
-    Ok(said.into_owned())
+    ensure!(output.status.success(), "{stderr}");
+    Ok(stdout.into_owned())
 }
 
 fn configured() -> Value {
@@ -256,8 +256,8 @@ async fn releases_of_one_name_in_two_namespaces_share_no_object(
     for namespace in ["site-a", "site-b"] {
         helm.run(&["uninstall", RELEASE, "--namespace", namespace], &json!({})).await?;
     }
-    let left = roles.list(&Default::default()).await?.items.into_iter();
-    let left: Vec<_> = left.filter_map(|role| role.metadata.name).collect();
-    ensure!(!left.iter().any(|name| name.starts_with("site-")), "{left:?}");
+    let remaining_roles = roles.list(&Default::default()).await?.items.into_iter();
+    let remaining_names: Vec<_> = remaining_roles.filter_map(|role| role.metadata.name).collect();
+    ensure!(!remaining_names.iter().any(|name| name.starts_with("site-")), "{remaining_names:?}");
     Ok(())
 }

@@ -214,7 +214,7 @@ async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(
     case.behave(deaf_once()).await?;
     case.start(json!({"deviceTimeoutSeconds": 15, "verify": {"timeoutSeconds": 1}})).await?;
     let pod = case.busy_pod().await?;
-    let gone = Instant::now();
+    let deleted_at = Instant::now();
     case.pods().delete(&pod.name_any(), &now()).await?;
     let status = case.lost().await?;
     assert_eq!(reason_of(&status, case.uid()).as_deref(), Some("PodLost"), "{status:?}");
@@ -223,7 +223,12 @@ async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(
     })
     .await?;
     // The deadline plus ten seconds of grace, minus rounding: times are whole seconds.
-    assert!(gone.elapsed().as_secs() >= 24, "{} came after {:?}", next.name_any(), gone.elapsed());
+    assert!(
+        deleted_at.elapsed().as_secs() >= 24,
+        "{} came after {:?}",
+        next.name_any(),
+        deleted_at.elapsed()
+    );
     case.completed_after(2).await.map(|_| ())
 }
 

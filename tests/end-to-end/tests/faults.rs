@@ -57,13 +57,13 @@ fn of_the_job(call: &Call) -> bool {
 }
 
 async fn every_third(testbed: &Testbed, proxy: &Proxy, action: Action) -> anyhow::Result<()> {
-    let asked = AtomicUsize::new(0);
+    let call_count = AtomicUsize::new(0);
     proxy.on(action, u32::MAX, move |call| {
-        of_the_job(call) && asked.fetch_add(1, Ordering::Relaxed) % 3 == 2
+        of_the_job(call) && call_count.fetch_add(1, Ordering::Relaxed) % 3 == 2
     });
     let counted = Counted::begin(testbed, json!({})).await?;
     let ended = counted.end(testbed).await;
-    let applied = proxy.calm();
+    let applied = proxy.clear_rules();
     ended.map_err(|error| {
         error.context(format!("{action:?} for every third request, {applied} so far"))
     })?;
@@ -126,7 +126,7 @@ async fn etcd_is_compacted_while_no_watch_stands(
     let before = WATCHED.map(lists);
     let counted = Counted::begin(testbed, json!({"parallelism": 2})).await?;
     updates(testbed, &counted, 1).await?;
-    proxy.refuse();
+    proxy.refuse_connections();
     // Pods end while no watch is open. The restarted API server has no history from before the
     // compaction.
     pod_where(testbed, &counted.name, "it ends unseen", ended).await?;
@@ -135,7 +135,7 @@ async fn etcd_is_compacted_while_no_watch_stands(
     testbed.control_plane.stop_api_server().await?;
     testbed.control_plane.start_api_server().await?;
     testbed.control_plane.compact().await?;
-    proxy.calm();
+    proxy.clear_rules();
     counted.end(testbed).await.map_err(|error| error.context("etcd was compacted"))?;
     eventually("everything watched was listed afresh", LIMIT, || async {
         Ok(WATCHED

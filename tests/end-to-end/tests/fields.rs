@@ -6,8 +6,8 @@ mod case;
 use flashjob_api::condition::{STALLED, SUSPENDED};
 use flashjob_api::{DeviceState, FlashJobStatus, Phase};
 use flashjob_end_to_end::{
-    LIMIT, apply, condition, create, ended, gone, job, nothing_left, pod_where, reason_of,
-    status_where,
+    LIMIT, apply, condition, create, ended, job, nothing_left, pod_where, reason_of, status_where,
+    wait_until_gone,
 };
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
@@ -163,14 +163,15 @@ async fn a_uid_named_twice_starts_nothing_and_is_told_by_its_name(
     let first = &once[0];
     let twice = [&once[..], &once[..1]].concat();
     create(case.testbed, &job(case.name, &twice, json!({}))).await?;
-    let told = |status: &FlashJobStatus| {
+    let names_uid = |status: &FlashJobStatus| {
         condition(status, STALLED) == Some(("True".into(), "InvalidSpec".into()))
             && status
                 .message
                 .as_deref()
                 .is_some_and(|message| message.contains("spec.uuid") && message.contains(first))
     };
-    status_where(case.testbed, case.name, "the uid that is named twice is told", told).await?;
+    status_where(case.testbed, case.name, "the uid that is named twice is told", names_uid)
+        .await?;
     assert_eq!(case.updates().await?, [0, 0]);
     case.change(json!({})).await?;
     case.completed(&ended(case.testbed, case.name).await?);
@@ -287,7 +288,7 @@ async fn a_pool_keeps_its_services(case: Case<'_>) -> anyhow::Result<()> {
 
 async fn ttl_deletes_the_finished_job(case: Case<'_>) -> anyhow::Result<()> {
     case.start(json!({"ttlSecondsAfterFinished": 0})).await?;
-    gone(case.testbed, case.name).await?;
+    wait_until_gone(case.testbed, case.name).await?;
     assert_eq!(case.updates().await?, [1]);
     Ok(())
 }

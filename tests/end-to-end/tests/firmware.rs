@@ -114,18 +114,19 @@ async fn an_identity_signs_firmware_without_a_key_on_the_index_or_for_one_platfo
     let identities = json!([{"issuer": issuer, "subject": ours}]);
     trust(&mut testbed, json!({"keyless": {"trustedRootFile": root, "identities": identities}}));
     let signing = |subject: &str| Signing::now(subject, issuer);
-    let both = [firmware("esp32", "thermo", "0.2.0"), firmware("esp32s2", "thermo", "0.2.0")];
+    let platform_images =
+        [firmware("esp32", "thermo", "0.2.0"), firmware("esp32s2", "thermo", "0.2.0")];
     let registry = &testbed.registry;
-    let index = push_firmware(registry, "nubificus/index:0.2.0", &both).await?;
+    let index = push_firmware(registry, "nubificus/index:0.2.0", &platform_images).await?;
     let bundle = sigstore.bundle(&signing(ours), &[&index], SIGN)?;
     attach_bundle(registry, "nubificus/index", &index, &bundle).await?;
     // The older format, on the manifest of one platform alone.
-    push_firmware(registry, "nubificus/manifest:0.2.0", &both).await?;
+    push_firmware(registry, "nubificus/manifest:0.2.0", &platform_images).await?;
     let reference = format!("{}/nubificus/manifest:0.2.0-esp32", registry.host).parse()?;
     let manifest = registry.client()?.fetch_manifest_digest(&reference, &registry.auth()).await?;
     let (payload, annotations) = sigstore.simple(&signing(ours), &manifest)?;
     attach_simple(registry, "nubificus/manifest", &manifest, payload, annotations).await?;
-    let foreign = push_firmware(registry, "nubificus/foreign:0.2.0", &both).await?;
+    let foreign = push_firmware(registry, "nubificus/foreign:0.2.0", &platform_images).await?;
     let bundle = sigstore.bundle(&signing(other), &[&foreign], SIGN)?;
     attach_bundle(registry, "nubificus/foreign", &foreign, &bundle).await?;
     testbed.start_operator().await?;

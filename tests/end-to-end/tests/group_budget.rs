@@ -86,8 +86,8 @@ fn note(
 fn application(pod: &Pod) -> Option<String> {
     let container = pod.spec.as_ref()?.containers.first()?;
     let variables = container.env.iter().flatten();
-    let mut found = variables.filter(|variable| variable.name == "APPLICATION_TYPE");
-    found.next()?.value.clone()
+    let mut application_types = variables.filter(|variable| variable.name == "APPLICATION_TYPE");
+    application_types.next()?.value.clone()
 }
 
 async fn testbed() -> anyhow::Result<Testbed> {
@@ -132,10 +132,10 @@ async fn three_flash_jobs_at_once_have_no_more_devices_in_flight_in_a_group_than
     let names = ["first", "second", "third"];
     for (number, name) in names.into_iter().enumerate() {
         // Two devices of each application.
-        let own: Vec<String> = uids.iter().skip(number).step_by(3).cloned().collect();
+        let job_uids: Vec<String> = uids.iter().skip(number).step_by(3).cloned().collect();
         let budget = json!({"by": "APPLICATION_TYPE", "maxInFlight": 2});
         let spec = json!({"parallelism": 4, "groupBudget": budget});
-        create(&testbed, &job(name, &own, spec)).await?;
+        create(&testbed, &job(name, &job_uids, spec)).await?;
     }
     for name in names {
         let status = ended(&testbed, name).await?;

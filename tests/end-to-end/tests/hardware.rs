@@ -60,8 +60,8 @@ async fn a_device_with_mcuboot_completes_by_its_hash_and_one_that_goes_back_is_g
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     assert_eq!(status.completed_uuids, std::slice::from_ref(&well.uid));
     let device = &well.device;
-    let found = (device.runs(), device.is_confirmed(), device.resets());
-    assert_eq!(found, ("2.0.0".to_owned(), true, 1));
+    let state = (device.runs(), device.is_confirmed(), device.resets());
+    assert_eq!(state, ("2.0.0".to_owned(), true, 1));
 
     let status = ended(&testbed, "reverts").await?;
     assert_eq!(status.phase, Some(Phase::Failed), "{status:?}");
@@ -73,7 +73,7 @@ async fn a_device_with_mcuboot_completes_by_its_hash_and_one_that_goes_back_is_g
         "{message}"
     );
     let device = &reverts.device;
-    let found = (device.runs(), device.is_confirmed(), device.resets());
-    assert_eq!(found, ("1.0.0".to_owned(), true, 1), "it is not tried again");
+    let state = (device.runs(), device.is_confirmed(), device.resets());
+    assert_eq!(state, ("1.0.0".to_owned(), true, 1), "it is not tried again");
     nothing_left(&testbed).await
 }

@@ -99,8 +99,8 @@ async fn a_plugin_of_an_earlier_contract_flashes_uninspected_beside_one_that_ins
         assert_eq!(status.wit_version.as_deref(), Some(version), "{name}");
     }
     // The toaster's firmware does not begin like an image of any known format.
-    let both = ["esp32", "toaster"].map(|device| firmware(device, "thermo", "0.2.0"));
-    push_firmware(&testbed.registry, "nubificus/both:0.2.0", &both).await?;
+    let platform_images = ["esp32", "toaster"].map(|device| firmware(device, "thermo", "0.2.0"));
+    push_firmware(&testbed.registry, "nubificus/both:0.2.0", &platform_images).await?;
     let reference = format!("{}/nubificus/both:0.2.0", testbed.registry.host);
     apply(&testbed, &rollout(&testbed, "both", json!({"firmware": reference}))).await?;
     let status = ended(&testbed, "both").await?;

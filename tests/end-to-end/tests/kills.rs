@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use flashjob_api::{FINALIZER, FlashRolloutStatus, RolloutPhase};
 use flashjob_end_to_end::counted::{Counted, restart};
 use flashjob_end_to_end::rollouts::{apply, change, rollout, rollouts, status_where};
-use flashjob_end_to_end::{LIMIT, ended, gone, jobs, nothing_left};
+use flashjob_end_to_end::{LIMIT, ended, jobs, nothing_left, wait_until_gone};
 use flashjob_testbed::proxy::{Action, Call};
 use flashjob_testbed::{Options, Proxy, Testbed};
 use kube::api::DeleteParams;
@@ -108,11 +108,11 @@ async fn killed_at(
     testbed.kill_operator().await?;
     drop(held);
     restart(testbed).await?;
-    anyhow::ensure!(proxy.calm() == 1, "the rule was applied once");
+    anyhow::ensure!(proxy.clear_rules() == 1, "the rule was applied once");
     if point != Point::RemoveFinalizer {
         return counted.end(testbed).await;
     }
-    gone(testbed, &counted.name).await?;
+    wait_until_gone(testbed, &counted.name).await?;
     counted.flashed_once(testbed).await
 }
 

@@ -32,8 +32,8 @@ async fn of(program: &str, object: &Value) -> anyhow::Result<String> {
     drop(stdin);
     let output = child.wait_with_output().await?;
     ensure!(output.status.success(), "kstatus failed on {object}");
-    let said = String::from_utf8(output.stdout)?;
-    Ok(said.split('\t').next().unwrap_or_default().to_owned())
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.split('\t').next().unwrap_or_default().to_owned())
 }
 
 struct Kstatus<'a> {
@@ -112,32 +112,32 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
     testbed.start_operator().await?;
     plugin_where(&testbed, "esp32", "it serves", |status| status.digest.is_some()).await?;
     let all = uids(&testbed, "esp32", 4).await?;
-    let asked = Kstatus { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
-    asked.plugin_is("esp32", "Current").await?;
-    asked.plugin_is("broken", "Failed").await?;
+    let kstatus = Kstatus { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
+    kstatus.plugin_is("esp32", "Current").await?;
+    kstatus.plugin_is("broken", "Failed").await?;
 
     let device = &testbed.devices().await?[0].1.id;
     let slow = Behaviour { transfer_ms: 3000, ..Behaviour::default() };
     testbed.fleet.behave(device, &slow).await?;
     create(&testbed, &job("good", &all[..1], json!({}))).await?;
-    asked.is("good", "InProgress").await?;
-    ensure!(asked.waits("good", 60).await?, "kubectl wait sees that it is ready");
-    asked.is("good", "Current").await?;
+    kstatus.is("good", "InProgress").await?;
+    ensure!(kstatus.waits("good", 60).await?, "kubectl wait sees that it is ready");
+    kstatus.is("good", "Current").await?;
 
     create(&testbed, &job("bad", &all[1..2], json!({"applicationType": "other"}))).await?;
-    asked.is("bad", "Failed").await?;
-    ensure!(!asked.waits("bad", 1).await?, "a failed job is not ready");
+    kstatus.is("bad", "Failed").await?;
+    ensure!(!kstatus.waits("bad", 1).await?, "a failed job is not ready");
     let status = ended(&testbed, "bad").await?;
     ensure!(status.reasons.get("DeviceTypeMismatch") == Some(&1), "{:?}", status.reasons);
 
     create(&testbed, &job("held", &all[2..3], json!({"suspend": true}))).await?;
     let is_held = |status: &FlashJobStatus| status.observed_generation.is_some();
     status_where(&testbed, "held", "it is seen", is_held).await?;
-    ensure!(!asked.waits("held", 1).await?, "what is held back is not ready");
+    ensure!(!kstatus.waits("held", 1).await?, "what is held back is not ready");
     let again = Patch::Merge(json!({"spec": {"suspend": false}}));
     raw_jobs(&testbed).patch("held", &PatchParams::default(), &again).await?;
-    asked.is("held", "Current").await?;
-    ensure!(asked.waits("held", 60).await?, "it is ready in the end");
+    kstatus.is("held", "Current").await?;
+    ensure!(kstatus.waits("held", 60).await?, "it is ready in the end");
 
     // The job stalls until the plugin is published.
     let instances: Api<flashjob_api::akri::Instance> =
@@ -153,7 +153,7 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
     let lamp = instances.create(&Default::default(), &serde_json::from_value(lamp)?).await?;
     let uid = lamp.metadata.uid.unwrap_or_default();
     create(&testbed, &job("stuck", std::slice::from_ref(&uid), json!({}))).await?;
-    asked.is("stuck", "Failed").await?;
+    kstatus.is("stuck", "Failed").await?;
     let status = status_where(&testbed, "stuck", "it says why", |status| {
         status.waiting.contains_key("PluginNotReady")
     })
@@ -170,7 +170,7 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
     });
     raw_jobs(&testbed).patch("stuck", &PatchParams::default(), &Patch::Merge(finalizer)).await?;
     raw_jobs(&testbed).delete("stuck", &DeleteParams::default()).await?;
-    asked.is("stuck", "Terminating").await?;
+    kstatus.is("stuck", "Terminating").await?;
     let none = json!({"metadata": {"finalizers": null}});
     raw_jobs(&testbed).patch("stuck", &PatchParams::default(), &Patch::Merge(none)).await?;
     Ok(())
@@ -183,7 +183,7 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     testbed.start_operator().await?;
     let slow = Behaviour { transfer_ms: 3000, ..Behaviour::default() };
     behave(&testbed, &slow).await?;
-    let asked = Kstatus { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
+    let kstatus = Kstatus { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
     use RolloutPhase::{Aborted, Completed, Failed, Paused, Planning, Progressing, Waiting};
     let of = |application| json!({"applicationTypes": [application]});
 
@@ -192,40 +192,43 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     let batches = json!([{"name": "canary", "size": 1}, {"name": "all", "approval": true}]);
     let spec = json!({"batches": batches, "selector": of("thermo"), "blackouts": always});
     apply(&testbed, &rollout(&testbed, "good", spec)).await?;
-    asked.rollout_is("good", Waiting, "NoWindow", "Failed").await?;
+    kstatus.rollout_is("good", Waiting, "NoWindow", "Failed").await?;
     let next_leap_day = json!([{"start": "0 0 29 2 *", "durationSeconds": 60}]);
     change(&testbed, "good", json!({"blackouts": null, "windows": next_leap_day})).await?;
-    asked.rollout_is("good", Waiting, "WindowClosed", "InProgress").await?;
+    kstatus.rollout_is("good", Waiting, "WindowClosed", "InProgress").await?;
     change(&testbed, "good", json!({"windows": null, "suspend": true})).await?;
-    asked.rollout_is("good", Paused, "SuspendRequested", "InProgress").await?;
+    kstatus.rollout_is("good", Paused, "SuspendRequested", "InProgress").await?;
     change(&testbed, "good", json!({"suspend": null})).await?;
-    asked.rollout_is("good", Progressing, "Flashing", "InProgress").await?;
-    let status = asked.rollout_is("good", Waiting, "ApprovalMissing", "InProgress").await?;
-    ensure!(!asked.waits_for("flashrollout/good", 1).await?, "what waits is not ready");
+    kstatus.rollout_is("good", Progressing, "Flashing", "InProgress").await?;
+    let status = kstatus.rollout_is("good", Waiting, "ApprovalMissing", "InProgress").await?;
+    ensure!(!kstatus.waits_for("flashrollout/good", 1).await?, "what waits is not ready");
     let approval = format!("all@{}", status.run.context("a run")?);
     change(&testbed, "good", json!({"approvals": [approval]})).await?;
-    asked.rollout_is("good", Completed, "AllBatchesPassed", "Current").await?;
-    ensure!(asked.waits_for("flashrollout/good", 60).await?, "kubectl wait sees that it is ready");
+    kstatus.rollout_is("good", Completed, "AllBatchesPassed", "Current").await?;
+    ensure!(
+        kstatus.waits_for("flashrollout/good", 60).await?,
+        "kubectl wait sees that it is ready"
+    );
 
     // States that need a person to act.
     let broken = json!({
         "windows": [{"start": "0 2 * * *", "durationSeconds": 60, "timeZone": "Europe/Nowhere"}],
     });
     change(&testbed, "good", broken).await?;
-    asked.rollout_is("good", Completed, "InvalidSpec", "Failed").await?;
+    kstatus.rollout_is("good", Completed, "InvalidSpec", "Failed").await?;
     change(&testbed, "good", json!({"windows": null, "selector": of("nobody")})).await?;
-    asked.rollout_is("good", Planning, "NoDevices", "Failed").await?;
+    kstatus.rollout_is("good", Planning, "NoDevices", "Failed").await?;
     let cut = Behaviour { cut_transfer: true, ..Behaviour::default() };
     behave(&testbed, &cut).await?;
     let template = json!({"backoffLimitPerDevice": 0});
     let spec = json!({"selector": of("hygro"), "template": template});
     apply(&testbed, &rollout(&testbed, "bad", spec)).await?;
-    asked.rollout_is("bad", Paused, "TooManyFailed", "Failed").await?;
+    kstatus.rollout_is("bad", Paused, "TooManyFailed", "Failed").await?;
     change(&testbed, "bad", json!({"abort": true})).await?;
-    asked.rollout_is("bad", Aborted, "AbortRequested", "Failed").await?;
+    kstatus.rollout_is("bad", Aborted, "AbortRequested", "Failed").await?;
     let again = json!({"abort": null, "runID": "again", "onFailure": "Abort"});
     change(&testbed, "bad", again).await?;
-    asked.rollout_is("bad", Failed, "TooManyFailed", "Failed").await?;
-    ensure!(!asked.waits_for("flashrollout/bad", 1).await?, "a failed rollout is not ready");
+    kstatus.rollout_is("bad", Failed, "TooManyFailed", "Failed").await?;
+    ensure!(!kstatus.waits_for("flashrollout/bad", 1).await?, "a failed rollout is not ready");
     Ok(())
 }

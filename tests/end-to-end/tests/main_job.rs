@@ -133,11 +133,12 @@ async fn every_kind_of_fault_ends_with_its_own_reason_and_disturbs_nobody() -> a
     let reports = testbed.fleet.reports().await?;
     let updates: Vec<u32> = reports.iter().map(|report| report.updates).collect();
     assert_eq!(updates, [1, 2, 2, 0, 0, 0], "as many updates as attempts");
-    let told = events(&testbed, "faults").await?;
+    let event_texts = events(&testbed, "faults").await?;
     assert!(
-        told.iter()
+        event_texts
+            .iter()
             .any(|event| event.starts_with("PodFailed") && event.contains("transfer failed")),
-        "{told:?}"
+        "{event_texts:?}"
     );
     apply(&testbed, &job("no-plugin", &[uid("lamp-4")], json!({}))).await?;
     let status = ended(&testbed, "no-plugin").await?;

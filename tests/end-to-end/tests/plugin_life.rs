@@ -31,15 +31,16 @@ async fn testbed() -> anyhow::Result<(Testbed, String)> {
 /// Pushes esp32 with this version in the component, under a tag; returns its digest.
 async fn push(testbed: &Testbed, version: &str, tag: &str) -> anyhow::Result<String> {
     let component = std::fs::read(repository().join("target/plugins/esp32.wasm"))?;
-    let (own, other) = (b"esp320.1.0".as_slice(), format!("esp32{version}").into_bytes());
+    let (old_marker, new_marker) =
+        (b"esp320.1.0".as_slice(), format!("esp32{version}").into_bytes());
     let at = component
-        .windows(own.len())
-        .position(|bytes| bytes == own)
+        .windows(old_marker.len())
+        .position(|bytes| bytes == old_marker)
         .context("the component names its version")?;
     let file = testbed.folder().join(format!("esp32-{version}.wasm"));
     std::fs::write(
         &file,
-        [&component[..at], other.as_slice(), &component[at + own.len()..]].concat(),
+        [&component[..at], new_marker.as_slice(), &component[at + old_marker.len()..]].concat(),
     )?;
     let reference =
         push_plugin(&testbed.registry, &file, &format!("flashjob/esp32:{tag}")).await?;
@@ -133,7 +134,7 @@ async fn a_new_leader_uses_the_last_digest_of_the_leader_before_although_its_wat
     testbed.signal_operator(0, Signal::TERM)?;
     testbed.operator_ended(0, LIMIT).await?;
     says(&testbed, "operator-1", 0, "cannot read the recorded state of the plugin").await?;
-    proxy.calm();
+    proxy.clear_rules();
     says(&testbed, "operator-1", 0, &second).await?;
     plugin_where(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving"))
         .await?;

@@ -44,9 +44,9 @@ async fn a_plugin_built_against_the_contract_alone_flashes_its_own_device_type()
     })
     .await?;
     let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
-    let shown = plugins.get("toaster").await?.status.unwrap_or_default();
+    let status = plugins.get("toaster").await?.status.unwrap_or_default();
     assert_eq!(
-        (shown.device_types, shown.version.as_deref()),
+        (status.device_types, status.version.as_deref()),
         (vec!["toaster".to_owned()], Some("1.0.0"))
     );
     Ok(())
@@ -80,8 +80,8 @@ async fn plugins_of_two_versions_of_the_contract_flash_side_by_side_under_one_op
     // the termination messages of the flash programs.
     let mut events =
         pods.watch(&WatchParams::default().labels("app=bakery"), &before).await?.boxed();
-    let mut said = BTreeMap::new();
-    while said.len() < types.len() {
+    let mut messages = BTreeMap::new();
+    while messages.len() < types.len() {
         let WatchEvent::Modified(pod) = events.try_next().await?.context("the watch ended")?
         else {
             continue;
@@ -97,11 +97,11 @@ async fn plugins_of_two_versions_of_the_contract_flash_side_by_side_under_one_op
             .get("application.flashjob.nbfc.io/plugin")
             .cloned()
             .unwrap_or_default();
-        said.insert(plugin, message);
+        messages.insert(plugin, message);
     }
     let expected = [("kiln", "flashed, from /kiln"), ("toaster", "flashed, from /")]
         .map(|(name, text)| (name.to_owned(), text.to_owned()));
-    assert_eq!(said, BTreeMap::from(expected));
+    assert_eq!(messages, BTreeMap::from(expected));
     Ok(())
 }
 

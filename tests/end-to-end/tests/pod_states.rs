@@ -81,15 +81,15 @@ impl Case<'_> {
         Ok(())
     }
 
-    async fn told(&self, reason: &str, words: &str) -> anyhow::Result<FlashJobStatus> {
-        let is_told = |status: &FlashJobStatus| {
-            let found = status.devices.iter().find(|device| device.uid == self.uid);
-            found.is_some_and(|device| {
+    async fn wait_for_reason(&self, reason: &str, words: &str) -> anyhow::Result<FlashJobStatus> {
+        let has_reason = |status: &FlashJobStatus| {
+            let device = status.devices.iter().find(|device| device.uid == self.uid);
+            device.is_some_and(|device| {
                 device.reason.as_deref() == Some(reason)
                     && device.message.as_deref().is_some_and(|message| message.contains(words))
             })
         };
-        status_where(self.testbed, self.name, reason, is_told).await
+        status_where(self.testbed, self.name, reason, has_reason).await
     }
 }
 
@@ -130,7 +130,7 @@ async fn a_root_image_is_refused_at_once_with_the_kubelet_s_words(
         Some("ContainerNotStarted"),
         "{status:?}"
     );
-    case.told("ContainerNotStarted", words).await.map(|_| ())
+    case.wait_for_reason("ContainerNotStarted", words).await.map(|_| ())
 }
 
 async fn a_missing_secret_is_told_while_it_is_waited_for(case: Case<'_>) -> anyhow::Result<()> {
@@ -141,7 +141,7 @@ async fn a_missing_secret_is_told_while_it_is_waited_for(case: Case<'_>) -> anyh
     let status =
         json!({"phase": "Pending", "conditions": unready, "containerStatuses": containers});
     case.say(&pod, status).await?;
-    case.told("VolumeUnavailable", "ContainerCreating").await.map(|_| ())
+    case.wait_for_reason("VolumeUnavailable", "ContainerCreating").await.map(|_| ())
 }
 
 async fn a_node_whose_clock_is_wrong_keeps_its_pod(case: Case<'_>) -> anyhow::Result<()> {

@@ -31,7 +31,9 @@ async fn readyz(testbed: &Testbed, code: u16, parts: &[&str]) -> anyhow::Result<
     eventually(&format!("/readyz says {code}: {parts:?}"), LIMIT, || async {
         let answer = testbed.health(0, "/readyz").await?;
         Ok(answer
-            .filter(|(found, text)| *found == code && parts.iter().all(|part| text.contains(part)))
+            .filter(|(status, text)| {
+                *status == code && parts.iter().all(|part| text.contains(part))
+            })
             .map(|(_, text)| text))
     })
     .await
@@ -42,7 +44,7 @@ async fn problem(testbed: &Testbed, cause: &str, value: u8) -> anyhow::Result<()
     let line = format!("flashjob_operator_problem{{cause=\"{cause}\"}} {value}");
     eventually(&line, LIMIT, || async {
         let metrics = testbed.health(0, "/metrics").await?.unwrap_or_default().1;
-        Ok(metrics.lines().any(|found| found == line).then_some(()))
+        Ok(metrics.lines().any(|metric| metric == line).then_some(()))
     })
     .await
 }
@@ -70,7 +72,7 @@ fn log(testbed: &Testbed) -> anyhow::Result<String> {
 }
 
 /// Returns the number of log lines that contain this part of a message.
-fn said(testbed: &Testbed, part: &str) -> anyhow::Result<usize> {
+fn count_log_lines(testbed: &Testbed, part: &str) -> anyhow::Result<usize> {
     Ok(log(testbed)?.lines().filter(|line| line.contains(part)).count())
 }
 
@@ -95,7 +97,7 @@ async fn an_operator_that_may_not_read_its_lease_is_never_ready_and_says_which_r
     live(&testbed).await?;
     // The operator retries every second, and logs the problem with growing pauses.
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let times = said(&testbed, right)?;
+    let times = count_log_lines(&testbed, right)?;
     assert!((2..=6).contains(&times), "said {times} times");
     assert!(!log(&testbed)?.contains("Status {"), "{}", log(&testbed)?);
     assert_eq!(testbed.role(0).await?, None);
@@ -103,7 +105,7 @@ async fn an_operator_that_may_not_read_its_lease_is_never_ready_and_says_which_r
     grant_rights(&testbed.client, "role").await?;
     readyz(&testbed, 200, &["leader"]).await?;
     problem(&testbed, "RightMissing", 0).await?;
-    assert_eq!(said(&testbed, "resolved: get leases")?, 1);
+    assert_eq!(count_log_lines(&testbed, "resolved: get leases")?, 1);
     plugin_where(&testbed, "esp32", "it serves", |status| status.digest.is_some()).await?;
     Ok(())
 }
@@ -219,7 +221,7 @@ async fn an_operator_without_configuration_plugin_or_trust_is_ready_and_says_wha
     readyz(&testbed, 200, &["leader"]).await?;
     event(&testbed, "ConfigurationMissing", &["there is no configuration file", command]).await?;
     problem(&testbed, "ConfigurationMissing", 1).await?;
-    assert_eq!(said(&testbed, "there is no configuration file")?, 1);
+    assert_eq!(count_log_lines(&testbed, "there is no configuration file")?, 1);
 
     testbed.config = config.clone();
     testbed.config["plugins"] = json!([]);
@@ -307,8 +309,8 @@ async fn a_flash_job_that_cannot_be_decoded_is_told_so_in_one_status_write() -> 
     })
     .await?;
     let message = eventually("its status has a message", LIMIT, || async {
-        let found = raw_jobs(&testbed).get("words").await?;
-        Ok(found.data["status"]["message"].as_str().map(str::to_owned))
+        let stored_job = raw_jobs(&testbed).get("words").await?;
+        Ok(stored_job.data["status"]["message"].as_str().map(str::to_owned))
     })
     .await?;
     assert!(message.contains("spec.parallelism: invalid type: string \"two\""), "{message}");
@@ -344,7 +346,7 @@ async fn a_device_plugin_of_another_installation_is_left_alone_and_told_and_the_
     eventually("the own plugin serves", LIMIT, || async {
         let metrics = testbed.health(0, "/metrics").await?.unwrap_or_default().1;
         let line = "flashjob_plugin_ready{plugin=\"esp32\"} 1";
-        Ok(metrics.lines().any(|found| found == line).then_some(()))
+        Ok(metrics.lines().any(|metric| metric == line).then_some(()))
     })
     .await?;
     eventually("the own stale object is removed", LIMIT, || async {

@@ -196,8 +196,9 @@ async fn a_signature_of_one_platform_covers_its_devices_in_every_batch() -> anyh
         "cosign": {"publicKeyFiles": [signer.public_key]},
     }]);
     let registry = &testbed.registry;
-    let both = [firmware("esp32", "thermo", "0.2.0"), firmware("esp32s2", "thermo", "0.2.0")];
-    push_firmware(registry, "nubificus/both:0.2.0", &both).await?;
+    let platform_images =
+        [firmware("esp32", "thermo", "0.2.0"), firmware("esp32s2", "thermo", "0.2.0")];
+    push_firmware(registry, "nubificus/both:0.2.0", &platform_images).await?;
     let tag = format!("{}/nubificus/both:0.2.0-esp32", registry.host).parse()?;
     let manifest = registry.client()?.fetch_manifest_digest(&tag, &registry.auth()).await?;
     signer.sign_simple(registry, "nubificus/both", &manifest, &manifest).await?;
@@ -305,19 +306,19 @@ async fn outside_its_windows_a_rollout_starts_nothing_and_says_when_the_next_one
 async fn every_documented_rollout_is_taken_by_the_api_server_and_by_the_rules()
 -> anyhow::Result<()> {
     let testbed = Testbed::start(&Options { plugins: Vec::new(), ..Options::default() }).await?;
-    let mut found = 0;
+    let mut count = 0;
     for file in ["docs/rollouts.md", "deploy/samples/flashrollout.yaml"] {
         for example in
             examples(&std::fs::read_to_string(repository().join(file))?, "FlashRollout")?
         {
             let name = example["metadata"]["name"].as_str().unwrap_or_default();
-            let taken =
+            let stored_rollout =
                 rollouts(&testbed).patch(name, &strict_dry_run(), &Patch::Apply(&example)).await?;
-            let read = Rollout::of(taken);
+            let read = Rollout::of(stored_rollout);
             assert!(read.spec.is_ok(), "{file}: {:?}", read.spec);
-            found += 1;
+            count += 1;
         }
     }
-    assert_eq!(found, 4, "three examples and the sample");
+    assert_eq!(count, 4, "three examples and the sample");
     Ok(())
 }

@@ -21,9 +21,9 @@ fn approval(of: &str) -> Value {
 }
 
 async fn waits_for(testbed: &Testbed, batch: &str) -> anyhow::Result<FlashRolloutStatus> {
-    let wanted = format!("approval of batch {batch}");
-    status_where(testbed, "fleet", &wanted, |status| {
-        status.waiting_for.as_deref() == Some(wanted.as_str())
+    let approval = format!("approval of batch {batch}");
+    status_where(testbed, "fleet", &approval, |status| {
+        status.waiting_for.as_deref() == Some(approval.as_str())
     })
     .await
 }

@@ -51,17 +51,17 @@ async fn the_samples_apply_unchanged_in_every_way(testbed: &Testbed) -> anyhow::
 }
 
 async fn the_documented_jobs_are_taken_as_they_are(testbed: &Testbed) -> anyhow::Result<()> {
-    let mut found = 0;
+    let mut count = 0;
     for page in ["docs/hardware.md", "docs/flasher.md"] {
         for job in examples(&std::fs::read_to_string(repository().join(page))?, "FlashJob")? {
             let name = job["metadata"]["name"].as_str().unwrap_or_default();
-            let taken =
+            let outcome =
                 raw_jobs(testbed).patch(name, &strict_dry_run(), &Patch::Apply(&job)).await;
-            taken.with_context(|| format!("{page}: FlashJob {name}"))?;
-            found += 1;
+            outcome.with_context(|| format!("{page}: FlashJob {name}"))?;
+            count += 1;
         }
     }
-    assert_eq!(found, 3, "one of each family of devices in docs/hardware.md that is not ESP32");
+    assert_eq!(count, 3, "one of each family of devices in docs/hardware.md that is not ESP32");
     Ok(())
 }
 
@@ -111,10 +111,10 @@ async fn every_broken_rule_names_its_field(testbed: &Testbed) -> anyhow::Result<
         ),
     ];
     for (index, (changes, field)) in broken.into_iter().enumerate() {
-        let shown = changes.to_string().chars().take(80).collect::<String>();
+        let excerpt = changes.to_string().chars().take(80).collect::<String>();
         let refused = create(testbed, &job(&format!("broken-{index}"), with(changes))).await;
         let error = refused.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(error.contains(field), "{shown}: expected {field:?} in {error:?}");
+        assert!(error.contains(field), "{excerpt}: expected {field:?} in {error:?}");
     }
     let refused = create(testbed, &job(&"n".repeat(64), with(json!({})))).await;
     assert!(refused.is_err_and(|error| {
@@ -151,8 +151,8 @@ async fn every_optional_field_may_be_null(testbed: &Testbed) -> anyhow::Result<(
     }
     create(testbed, &job("created-with-nulls", spec.clone())).await?;
     apply(testbed, &job("applied-with-nulls", spec)).await?;
-    let plain = with(json!({"uuid": ["a", "b"]}));
-    create(testbed, &job("without", plain)).await?;
+    let minimal_spec = with(json!({"uuid": ["a", "b"]}));
+    create(testbed, &job("without", minimal_spec)).await?;
     let run =
         |job: flashjob_api::FlashJob| job.spec.effective().map_err(|error| anyhow::anyhow!(error));
     let jobs = jobs(testbed);

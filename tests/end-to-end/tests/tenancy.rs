@@ -53,10 +53,10 @@ async fn status_where(
 ) -> anyhow::Result<FlashJobStatus> {
     let jobs: Api<FlashJob> = Api::namespaced(testbed.client.clone(), TEAM);
     let what = format!("FlashJob {TEAM}/{name}");
-    let found = eventually(&what, LIMIT, || async {
+    let outcome = eventually(&what, LIMIT, || async {
         Ok(jobs.get(name).await?.status.filter(|status| holds(status)))
     });
-    match found.await {
+    match outcome.await {
         Ok(status) => Ok(status),
         Err(error) => Err(error.context(format!("{:?}", jobs.get(name).await?.status))),
     }
@@ -90,7 +90,7 @@ async fn an_author_reaches_no_device_node_or_right_that_is_not_theirs() -> anyho
     let (_, foreign) = testbed.devices().await?[0].clone();
     let (host, port) = foreign.endpoint.rsplit_once(':').context("an endpoint")?;
     assert_eq!(host, "127.0.0.1", "the spellings below are of this address");
-    let own = instance(&testbed, "own", "127.0.0.1:9").await?;
+    let own_uid = instance(&testbed, "own", "127.0.0.1:9").await?;
     let overrides = |what: Value| json!({"podOverrides": what});
     let settings = json!({"esp32": {"runAsRoot": true}});
     let root = |image: &str| json!({"flashjobPodImage": image, "settings": settings});
@@ -141,7 +141,7 @@ async fn an_author_reaches_no_device_node_or_right_that_is_not_theirs() -> anyho
         ("image-at", root("harbor.nbfc.io/nubificus/a@evil.example/b:1"), "GrantDenied"),
     ];
     for (name, spec, _) in &tries {
-        start(&testbed, name, &own, spec.clone()).await.with_context(|| (*name).to_owned())?;
+        start(&testbed, name, &own_uid, spec.clone()).await.with_context(|| (*name).to_owned())?;
     }
     for (name, _, reason) in tries {
         let status = status_where(&testbed, name, over).await?;

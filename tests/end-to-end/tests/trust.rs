@@ -13,7 +13,7 @@ use flashjob_testbed::{Options, Testbed};
 use kube::Api;
 use serde_json::json;
 
-async fn shown(testbed: &Testbed, name: &str) -> anyhow::Result<DevicePluginStatus> {
+async fn reported_status(testbed: &Testbed, name: &str) -> anyhow::Result<DevicePluginStatus> {
     plugin_where(testbed, name, "it says how it does", |status| {
         condition(status, "Ready").is_some()
     })
@@ -71,7 +71,7 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
     ]);
     testbed.start_operator().await?;
     for name in ["esp32", "esp32s2"] {
-        let status = shown(&testbed, name).await?;
+        let status = reported_status(&testbed, name).await?;
         assert_eq!(condition(&status, "Ready"), pair("True", "Serving"), "{status:?}");
         assert_eq!(condition(&status, "Verified"), pair("True", "SignatureFound"));
         assert_eq!(status.digest.as_deref(), Some(digests[name].as_str()));
@@ -82,7 +82,7 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
         ("loops", "OtherDigest", digests["esp32"].as_str()),
         ("eats-memory", "FormNotAllowed", "under forms"),
     ] {
-        let status = shown(&testbed, name).await?;
+        let status = reported_status(&testbed, name).await?;
         assert_eq!(condition(&status, "Resolved"), pair("True", "Resolved"), "{name}: {status:?}");
         assert_eq!(condition(&status, "Verified"), pair("False", reason), "{name}: {status:?}");
         assert_eq!(
@@ -95,7 +95,7 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
         );
     }
     // A valid signature is reported, though the signed plugin cannot be used.
-    let status = shown(&testbed, "wrong-name").await?;
+    let status = reported_status(&testbed, "wrong-name").await?;
     assert_eq!(condition(&status, "Verified"), pair("True", "SignatureFound"), "{status:?}");
     assert_eq!(condition(&status, "Ready").map(|(status, _)| status).as_deref(), Some("False"));
     Ok(())
@@ -129,7 +129,7 @@ async fn a_changed_configuration_is_taken_whole_while_the_operator_runs() -> any
             .then_some(()))
     })
     .await?;
-    assert!(refused(&shown(&testbed, "esp32").await?));
+    assert!(refused(&reported_status(&testbed, "esp32").await?));
     if let Some(plugin) = testbed.config["plugins"][1].as_object_mut() {
         plugin.remove("imagee");
     }

@@ -52,8 +52,11 @@ async fn uninstalling_refuses_while_there_are_rollouts_and_takes_them_along_when
     testbed.start_operator().await?;
     half_done(&testbed).await?;
     let output = uninstall(&testbed, "", "60s").await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(!output.status.success() && said.contains("there are 1 FlashRollouts"), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        !output.status.success() && stderr.contains("there are 1 FlashRollouts"),
+        "{output:?}"
+    );
     ensure!(definitions(&testbed).await?.len() == 2, "the definitions stay");
     let stored = rollouts(&testbed).get("fleet").await?;
     ensure!(stored.metadata.deletion_timestamp.is_none(), "the rollout stays");
@@ -79,9 +82,9 @@ async fn without_an_operator_a_forced_uninstall_leaves_no_rollout_stuck() -> any
     let output = uninstall(&testbed, "1", "2s").await?;
     ensure!(output.status.success(), "{output:?}");
     ensure!(definitions(&testbed).await?.is_empty(), "{output:?}");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     for taken_off in ["FlashRollout default/fleet", "FlashJob default/fleet-"] {
-        ensure!(said.contains(taken_off), "{said}");
+        ensure!(stderr.contains(taken_off), "{stderr}");
     }
     Ok(())
 }

@@ -100,17 +100,18 @@ fn with_start(module: &[u8], how: AtStart) -> anyhow::Result<Vec<u8>> {
         }
         let Some((id, range)) = payload.as_section() else { continue };
         let data = &module[usize::try_from(range.start)?..usize::try_from(range.end)?];
-        let own = u32::try_from(imported)? + functions;
+        let start_index = u32::try_from(imported)? + functions;
         let more = match id {
             // A function type without parameters and results.
             TYPES => Some(vec![0x60, 0, 0]),
             FUNCTIONS => Some(encoded(usize::try_from(types)?)),
-            CODE => Some(start_function(how, own)),
+            CODE => Some(start_function(how, start_index)),
             _ => None,
         };
         // The start section comes before the sections of elements, data count, and code.
         if !started && [9, 10, 12].contains(&id) {
-            changed.section(&RawSection { id: START, data: &encoded(usize::try_from(own)?) });
+            changed
+                .section(&RawSection { id: START, data: &encoded(usize::try_from(start_index)?) });
             started = true;
         }
         match more {
@@ -134,7 +135,7 @@ fn appended(section: &[u8], more: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(changed)
 }
 
-fn start_function(how: AtStart, own: u32) -> Vec<u8> {
+fn start_function(how: AtStart, start_index: u32) -> Vec<u8> {
     let mut body = Function::new([]);
     match how {
         AtStart::Loop => {
@@ -143,7 +144,7 @@ fn start_function(how: AtStart, own: u32) -> Vec<u8> {
                 .instruction(&Instruction::End);
         }
         AtStart::Recursion => {
-            body.instruction(&Instruction::Call(own));
+            body.instruction(&Instruction::Call(start_index));
         }
         AtStart::Memory => {
             body.instruction(&Instruction::I32Const(40_000))

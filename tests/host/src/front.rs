@@ -73,7 +73,7 @@ struct Shared {
     scheme: &'static str,
     host: String,
     onward: reqwest::Client,
-    asked: Mutex<Vec<ReceivedRequest>>,
+    requests: Mutex<Vec<ReceivedRequest>>,
 }
 
 /// A running front.
@@ -110,11 +110,11 @@ impl Front {
             scheme,
             host: host.clone(),
             onward: onward.clone(),
-            asked: Mutex::default(),
+            requests: Mutex::default(),
         });
-        let own = shared.clone();
+        let state = shared.clone();
         let app =
-            axum::Router::new().fallback(move |request: Request| own.clone().answer(request));
+            axum::Router::new().fallback(move |request: Request| state.clone().answer(request));
         let task = match tls {
             Some(certificate) => {
                 tokio::spawn(serve(TlsListener { listener, acceptor: certificate.0.clone() }, app))
@@ -126,13 +126,13 @@ impl Front {
 
     /// Returns all requests so far.
     #[must_use]
-    pub fn asked(&self) -> Vec<ReceivedRequest> {
-        self.shared.asked().clone()
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.shared.requests().clone()
     }
 
     /// Clears the recorded requests.
-    pub fn forget(&self) {
-        self.shared.asked().clear();
+    pub fn clear_requests(&self) {
+        self.shared.requests().clear();
     }
 
     /// Stops the front, and waits until its port is closed.
@@ -151,8 +151,8 @@ where
 }
 
 impl Shared {
-    fn asked(&self) -> MutexGuard<'_, Vec<ReceivedRequest>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn requests(&self) -> MutexGuard<'_, Vec<ReceivedRequest>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn url(&self) -> String {
@@ -166,12 +166,12 @@ impl Shared {
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
         let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-        let own = self
+        let own_answer = self
             .behaviour
             .answers
             .as_ref()
             .and_then(|answers| answers(&self.url(), &path, authorization.as_deref()));
-        let response = match own {
+        let response = match own_answer {
             Some(answer) => respond(answer),
             None => self.pass(request, &path).await,
         };
@@ -180,7 +180,7 @@ impl Shared {
             *broken.status_mut() = StatusCode::BAD_GATEWAY;
             broken
         });
-        self.asked().push(ReceivedRequest {
+        self.requests().push(ReceivedRequest {
             path,
             authorization,
             status: response.status().as_u16(),

@@ -106,10 +106,10 @@ impl Watch {
             Arc::new(AtomicUsize::new(0)),
             Arc::new(AtomicBool::new(false)),
         );
-        let (seen, over) = (most.clone(), ended.clone());
+        let (peak, over) = (most.clone(), ended.clone());
         std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
-                seen.fetch_max(resident().unwrap_or(usize::MAX), Ordering::Relaxed);
+                peak.fetch_max(resident().unwrap_or(usize::MAX), Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
@@ -320,7 +320,7 @@ async fn a_component_that_cannot_be_used_says_why_and_costs_the_process_nothing(
 /// that are never read, and then the component works.
 fn refused_or_whole(result: Result<Plugin, LoadError>, what: &str) {
     if let Err(error) = result {
-        let known = [
+        let reasons = [
             "CompileFailed",
             "ContractMismatch",
             "ContractNotServed",
@@ -329,7 +329,7 @@ fn refused_or_whole(result: Result<Plugin, LoadError>, what: &str) {
             "WrongName",
             "CompileLimitReached",
         ];
-        assert!(known.contains(&error.reason()), "{what}: {error}");
+        assert!(reasons.contains(&error.reason()), "{what}: {error}");
     }
 }
 

@@ -23,7 +23,7 @@ async fn load(name: &str) -> anyhow::Result<Plugin> {
 }
 
 /// Calls a plugin, and returns its answer, and level and text of each log line with its name.
-async fn said(
+async fn answer_and_lines(
     plugin: &Plugin,
     settings: &str,
 ) -> anyhow::Result<(Result<(), CallError>, Vec<(String, String)>)> {
@@ -52,7 +52,7 @@ fn line(level: &str, text: &str) -> (String, String) {
 #[tokio::test]
 async fn standard_output_and_error_of_a_plugin_in_go_are_information_and_warnings_under_its_name()
 -> anyhow::Result<()> {
-    let (answer, lines) = said(&load("hostile-go").await?, "say").await?;
+    let (answer, lines) = answer_and_lines(&load("hostile-go").await?, "say").await?;
     assert_eq!(answer, Ok(()));
     assert_eq!(lines, [line("INFO", "to standard output"), line("WARN", "to standard error")]);
     Ok(())
@@ -64,9 +64,9 @@ async fn standard_output_and_error_of_a_plugin_in_go_are_information_and_warning
 async fn output_of_a_plugin_in_javascript_and_of_its_engine_is_logged_under_its_name()
 -> anyhow::Result<()> {
     let plugin = load("hostile-javascript").await?;
-    let (answer, lines) = said(&plugin, "say").await?;
+    let (answer, lines) = answer_and_lines(&plugin, "say").await?;
     assert_eq!((answer, lines), (Ok(()), vec![line("INFO", "a little")]));
-    let (answer, lines) = said(&plugin, "throw").await?;
+    let (answer, lines) = answer_and_lines(&plugin, "throw").await?;
     assert!(matches!(answer, Err(CallError::Trapped(_))), "{answer:?}");
     assert!(lines.iter().all(|(level, _)| level == "WARN"), "{lines:?}");
     assert!(lines.iter().any(|(_, text)| text.contains("out of hand")), "{lines:?}");

@@ -121,8 +121,9 @@ impl World {
 }
 
 fn served(front: &Front) -> bool {
-    let blob = |asked: &ReceivedRequest| asked.path.contains("/blobs/") && asked.status == 200;
-    front.asked().iter().any(blob)
+    let blob =
+        |request: &ReceivedRequest| request.path.contains("/blobs/") && request.status == 200;
+    front.requests().iter().any(blob)
 }
 
 #[tokio::test]
@@ -145,20 +146,20 @@ async fn where_mirrors_are_down_the_next_that_is_up_serves_and_where_all_are_dow
             ("esp32", &world.digest),
             "{version}"
         );
-        assert!(served(&mirror), "{version}: {:?}", mirror.asked());
+        assert!(served(&mirror), "{version}: {:?}", mirror.requests());
         assert_eq!(
-            registry.asked(),
+            registry.requests(),
             [],
             "{version}: the registry is asked though a mirror has it"
         );
-        assert_eq!(down.asked(), []);
+        assert_eq!(down.requests(), []);
         let seed = seed.get_or_insert(first);
 
         mirror.stop().await;
         world
             .load(&registry, &[&down, &mirror], &version, &cache("registry", Some(seed))?)
             .await??;
-        assert!(served(&registry), "{version}: {:?}", registry.asked());
+        assert!(served(&registry), "{version}: {:?}", registry.requests());
 
         registry.stop().await;
         let outcome = world
@@ -213,7 +214,7 @@ async fn what_a_mirror_has_changed_is_refused_and_never_run_though_the_registry_
     let mirror = world.mirror(all).await?;
     let outcome = world.load(&registry, &[&mirror], &pinned, &world.cache(what)).await?;
     check_refused(what, &world, outcome, &mirror)?;
-    assert_eq!(registry.asked(), [], "what was changed is told, not passed over");
+    assert_eq!(registry.requests(), [], "what was changed is told, not passed over");
     Ok(())
 }
 

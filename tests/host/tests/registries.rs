@@ -68,14 +68,14 @@ struct World {
 }
 
 /// One registry with its fronts, in one combination of authentication and protocol.
-struct Met {
+struct RegistryUnderTest {
     own: Front,
     foreign: Front,
     auth: Auth,
     tls: Tls,
 }
 
-impl Met {
+impl RegistryUnderTest {
     fn logins(&self) -> Logins {
         self.auth
             .credentials()
@@ -120,10 +120,10 @@ impl World {
 
     /// Compiles each plugin once.
     async fn compile(&self) -> anyhow::Result<()> {
-        let met = self.meet(Auth::Open, Tls::PlainConfigured).await?;
+        let registry = self.registry_under_test(Auth::Open, Tls::PlainConfigured).await?;
         for artifact in 0..2 {
-            let reference = self.reference(&met, artifact, Form::Tag);
-            self.load(&met, &reference, PullPolicy::Always, &self.seed()).await??;
+            let reference = self.reference(&registry, artifact, Form::Tag);
+            self.load(&registry, &reference, PullPolicy::Always, &self.seed()).await??;
         }
         Ok(())
     }
@@ -132,12 +132,16 @@ impl World {
         self.folder.path().join("seed")
     }
 
-    async fn meet(&self, auth: Auth, tls: Tls) -> anyhow::Result<Met> {
+    async fn registry_under_test(
+        &self,
+        auth: Auth,
+        tls: Tls,
+    ) -> anyhow::Result<RegistryUnderTest> {
         let certificate = matches!(tls, Tls::PrivateAuthority | Tls::AuthorityMissing)
             .then_some(&self.certificate);
         let tokens = self.tokens.clone();
-        let answers = move |own: &str, path: &str, authorization: Option<&str>| {
-            auth.answer(&tokens, own, path, authorization)
+        let answers = move |url: &str, path: &str, authorization: Option<&str>| {
+            auth.answer(&tokens, url, path, authorization)
         };
         let behaviour =
             Behaviour { answers: Some(Box::new(answers.clone())), ..Behaviour::default() };
@@ -164,7 +168,7 @@ impl World {
             answers: Some(Box::new(answers)),
             challenges: Some(Box::new(challenges)),
         };
-        Ok(Met {
+        Ok(RegistryUnderTest {
             own: Front::start(&self.onward, certificate, behaviour).await?,
             foreign,
             auth,
@@ -172,26 +176,33 @@ impl World {
         })
     }
 
-    fn registries(&self, met: &Met) -> Value {
-        let ca = (met.tls == Tls::PrivateAuthority).then(|| self.authority.certificate.clone());
-        let plain = met.tls == Tls::PlainConfigured;
-        let hosts: &[&str] =
-            if met.auth == Auth::TokenForeignListed { &[&met.foreign.host] } else { &[] };
+    fn registries(&self, registry: &RegistryUnderTest) -> Value {
+        let ca =
+            (registry.tls == Tls::PrivateAuthority).then(|| self.authority.certificate.clone());
+        let plain_http = registry.tls == Tls::PlainConfigured;
+        let hosts: &[&str] = if registry.auth == Auth::TokenForeignListed {
+            &[&registry.foreign.host]
+        } else {
+            &[]
+        };
         json!([
-            {"host": met.own.host, "caFile": ca, "plainHttp": plain, "tokenHosts": hosts},
-            {"host": met.foreign.host, "plainHttp": plain},
+            {
+                "host": registry.own.host, "caFile": ca, "plainHttp": plain_http,
+                "tokenHosts": hosts,
+            },
+            {"host": registry.foreign.host, "plainHttp": plain_http},
         ])
     }
 
     /// Returns the reference of an artifact, in one of its forms.
-    fn reference(&self, met: &Met, artifact: usize, form: Form) -> String {
-        let (registry, name, digest) =
-            (&met.own.host, ARTIFACTS[artifact].0, &self.digests[artifact]);
+    fn reference(&self, registry: &RegistryUnderTest, artifact: usize, form: Form) -> String {
+        let (host, name, digest) =
+            (&registry.own.host, ARTIFACTS[artifact].0, &self.digests[artifact]);
         match form {
-            Form::Tag => format!("{registry}/flashjob/{name}:1"),
-            Form::Digest => format!("{registry}/flashjob/{name}@{digest}"),
-            Form::TagAndDigest => format!("{registry}/flashjob/{name}:1@{digest}"),
-            Form::Scheme => format!("oci://{registry}/flashjob/{name}:1"),
+            Form::Tag => format!("{host}/flashjob/{name}:1"),
+            Form::Digest => format!("{host}/flashjob/{name}@{digest}"),
+            Form::TagAndDigest => format!("{host}/flashjob/{name}:1@{digest}"),
+            Form::Scheme => format!("oci://{host}/flashjob/{name}:1"),
         }
     }
 
@@ -199,7 +210,7 @@ impl World {
     /// [`Self::compile`] compiled.
     async fn load(
         &self,
-        met: &Met,
+        registry: &RegistryUnderTest,
         reference: &str,
         policy: PullPolicy,
         cache: &Path,
@@ -207,9 +218,9 @@ impl World {
         if cache != self.seed() && !cache.exists() {
             share_compiled(&self.seed(), cache)?;
         }
-        let trust = json!([{"match": format!("{}/**", met.own.host), "allowUnsigned": true}]);
-        let host = host(cache, self.registries(met), trust, Limits::default())?;
-        Ok(host.load(&source("esp32", reference, policy)?, &met.logins()).await)
+        let trust = json!([{"match": format!("{}/**", registry.own.host), "allowUnsigned": true}]);
+        let host = host(cache, self.registries(registry), trust, Limits::default())?;
+        Ok(host.load(&source("esp32", reference, policy)?, &registry.logins()).await)
     }
 }
 
@@ -244,12 +255,12 @@ async fn push(client: &reqwest::Client, registry: &str) -> anyhow::Result<Vec<Di
 
 /// Returns the documented reason of a combination's error, and a word that its message must
 /// contain; `None` if it works.
-fn expected(met: &Met, artifact: usize) -> Option<(&'static str, String)> {
-    if !met.tls.works() {
-        return Some(("RegistryUnreachable", met.own.host.clone()));
+fn expected(registry: &RegistryUnderTest, artifact: usize) -> Option<(&'static str, String)> {
+    if !registry.tls.works() {
+        return Some(("RegistryUnreachable", registry.own.host.clone()));
     }
-    if let Some(reason) = met.auth.error() {
-        return Some((reason, met.own.host.clone()));
+    if let Some(reason) = registry.auth.error() {
+        return Some((reason, registry.own.host.clone()));
     }
     let why = match ARTIFACTS[artifact].0 {
         "text" => "text/plain",
@@ -262,60 +273,65 @@ fn expected(met: &Met, artifact: usize) -> Option<(&'static str, String)> {
 
 /// Checks that nothing was delivered without the configured credentials, and that the password was
 /// sent only where it may be sent.
-fn check_requests(met: &Met) {
-    let (own, foreign) = (met.own.asked(), met.foreign.asked());
-    let all = format!("{:?} {:?}: {own:#?} {foreign:#?}", met.auth, met.tls);
-    if !met.tls.works() {
-        assert!(own.is_empty() && foreign.is_empty(), "{all}");
+fn check_requests(registry: &RegistryUnderTest) {
+    let (own_requests, foreign_requests) = (registry.own.requests(), registry.foreign.requests());
+    let all =
+        format!("{:?} {:?}: {own_requests:#?} {foreign_requests:#?}", registry.auth, registry.tls);
+    if !registry.tls.works() {
+        assert!(own_requests.is_empty() && foreign_requests.is_empty(), "{all}");
         return;
     }
-    let basic = |asked: &&ReceivedRequest| {
-        asked.authorization.as_deref().is_some_and(|text| text.starts_with("Basic "))
+    let basic = |request: &&ReceivedRequest| {
+        request.authorization.as_deref().is_some_and(|text| text.starts_with("Basic "))
     };
-    let bearer = |asked: &&ReceivedRequest| {
-        asked.authorization.as_deref().is_some_and(|text| text.starts_with("Bearer "))
+    let bearer = |request: &&ReceivedRequest| {
+        request.authorization.as_deref().is_some_and(|text| text.starts_with("Bearer "))
     };
-    let password_here = |asked: &ReceivedRequest| match met.auth {
-        Auth::Password | Auth::PasswordWrong => asked.path.starts_with("/v2/"),
+    let password_here = |request: &ReceivedRequest| match registry.auth {
+        Auth::Password | Auth::PasswordWrong => request.path.starts_with("/v2/"),
         Auth::TokenForeign | Auth::TokenForeignListed => false,
-        _ => asked.path.starts_with(PATH),
+        _ => request.path.starts_with(PATH),
     };
-    assert!(own.iter().filter(basic).all(password_here), "{all}");
-    assert!(own.iter().filter(bearer).all(|asked| asked.path.starts_with("/v2/")), "{all}");
-    let foreign_asked = usize::from(met.auth == Auth::TokenForeignListed);
-    assert_eq!(foreign.len(), foreign_asked, "{all}");
+    assert!(own_requests.iter().filter(basic).all(password_here), "{all}");
     assert!(
-        foreign
-            .iter()
-            .all(|asked| asked.path.starts_with(PATH)
-                && asked.authorization.as_deref() == Some(RIGHT)),
+        own_requests.iter().filter(bearer).all(|request| request.path.starts_with("/v2/")),
         "{all}"
     );
-    if met.auth.credentials().is_some() && met.auth != Auth::OpenWithCredentials {
-        let given = own.iter().find(|asked| asked.authorization.is_none() && asked.status < 400);
-        assert_eq!(given, None, "something was given to nobody: {all}");
+    let token_requests = usize::from(registry.auth == Auth::TokenForeignListed);
+    assert_eq!(foreign_requests.len(), token_requests, "{all}");
+    assert!(
+        foreign_requests.iter().all(|request| request.path.starts_with(PATH)
+            && request.authorization.as_deref() == Some(RIGHT)),
+        "{all}"
+    );
+    if registry.auth.credentials().is_some() && registry.auth != Auth::OpenWithCredentials {
+        let anonymous_request = own_requests
+            .iter()
+            .find(|request| request.authorization.is_none() && request.status < 400);
+        assert_eq!(anonymous_request, None, "something was given to nobody: {all}");
     }
-    if met.auth == Auth::OpenWithCredentials {
+    if registry.auth == Auth::OpenWithCredentials {
         assert!(
-            own.iter().all(|asked| asked.authorization.is_none()),
+            own_requests.iter().all(|request| request.authorization.is_none()),
             "nobody asked for the password: {all}"
         );
     }
-    if met.auth.error() == Some("AccessDenied") {
+    if registry.auth.error() == Some("AccessDenied") {
         // A token may have expired, so another is requested once. A password is sent once.
-        let refused = own
+        let refused = own_requests
             .iter()
-            .filter(|asked| asked.authorization.is_some() && asked.status == 401)
+            .filter(|request| request.authorization.is_some() && request.status == 401)
             .count();
-        let most = if matches!(met.auth, Auth::TokenExpired | Auth::TokenRefused) { 2 } else { 1 };
-        let last = own.iter().rfind(|asked| asked.path.starts_with("/v2/"));
+        let most =
+            if matches!(registry.auth, Auth::TokenExpired | Auth::TokenRefused) { 2 } else { 1 };
+        let last = own_requests.iter().rfind(|request| request.path.starts_with("/v2/"));
         assert!(
-            refused <= most && last.is_some_and(|asked| asked.status == 401),
+            refused <= most && last.is_some_and(|request| request.status == 401),
             "it goes on after a refusal: {all}"
         );
     }
-    if met.auth == Auth::TokenForeign {
-        assert_eq!(own.len(), 1, "{all}");
+    if registry.auth == Auth::TokenForeign {
+        assert_eq!(own_requests.len(), 1, "{all}");
     }
 }
 
@@ -341,7 +357,7 @@ async fn every_registry_gives_what_it_has_or_the_documented_error() -> anyhow::R
     let world = World::start().await?;
     let mut cells = 0;
     for (auth, tls) in AUTHS.into_iter().flat_map(|auth| TLS.map(|tls| (auth, tls))) {
-        let met = world.meet(auth, tls).await?;
+        let registry = world.registry_under_test(auth, tls).await?;
         // Without a connection the stored artifacts make no difference.
         let artifacts = if tls.works() { ARTIFACTS.len() } else { 1 };
         for (artifact, form) in
@@ -350,12 +366,13 @@ async fn every_registry_gives_what_it_has_or_the_documented_error() -> anyhow::R
             let cache = tempfile::tempdir()?;
             let cell = format!("{auth:?} {tls:?} {form:?} {}", ARTIFACTS[artifact].0);
             let (reference, cache) =
-                (world.reference(&met, artifact, form), cache.path().join("cache"));
-            let outcome = world.load(&met, &reference, PullPolicy::IfNotPresent, &cache).await?;
-            check_outcome(&cell, &outcome, expected(&met, artifact));
-            check_requests(&met);
-            met.own.forget();
-            met.foreign.forget();
+                (world.reference(&registry, artifact, form), cache.path().join("cache"));
+            let outcome =
+                world.load(&registry, &reference, PullPolicy::IfNotPresent, &cache).await?;
+            check_outcome(&cell, &outcome, expected(&registry, artifact));
+            check_requests(&registry);
+            registry.own.clear_requests();
+            registry.foreign.clear_requests();
             cells += 1;
         }
     }
@@ -372,44 +389,46 @@ async fn the_pull_policy_says_when_a_registry_is_asked_and_what_happens_where_it
         .flat_map(|auth| FORMS.map(|form| (auth, form)))
     {
         for policy in [PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never] {
-            let mut met = world.meet(auth, Tls::PrivateAuthority).await?;
+            let mut registry = world.registry_under_test(auth, Tls::PrivateAuthority).await?;
             let folder = tempfile::tempdir()?;
             let (cold, warm) = (folder.path().join("cold"), folder.path().join("warm"));
             let cell = |what: &str| format!("{what} {policy:?} {auth:?} {form:?}");
             let asks = policy != PullPolicy::Never;
-            let reference = world.reference(&met, 0, form);
-            let outcome = world.load(&met, &reference, policy, &cold).await?;
+            let reference = world.reference(&registry, 0, form);
+            let outcome = world.load(&registry, &reference, policy, &cold).await?;
             check_outcome(
                 &cell("cold"),
                 &outcome,
-                (!asks).then(|| ("NotCached", met.own.host.clone())),
+                (!asks).then(|| ("NotCached", registry.own.host.clone())),
             );
-            assert_eq!(!met.own.asked().is_empty(), asks, "{}", cell("cold"));
-            world.load(&met, &reference, PullPolicy::IfNotPresent, &warm).await??;
-            met.own.forget();
+            assert_eq!(!registry.own.requests().is_empty(), asks, "{}", cell("cold"));
+            world.load(&registry, &reference, PullPolicy::IfNotPresent, &warm).await??;
+            registry.own.clear_requests();
             check_outcome(
                 &cell("warm"),
-                &world.load(&met, &reference, policy, &warm).await?,
+                &world.load(&registry, &reference, policy, &warm).await?,
                 None,
             );
             let by_tag = matches!(form, Form::Tag | Form::Scheme);
             let resolves = policy == PullPolicy::Always && by_tag;
             assert_eq!(
-                !met.own.asked().is_empty(),
+                !registry.own.requests().is_empty(),
                 resolves,
                 "{}: {:?}",
                 cell("warm"),
-                met.own.asked()
+                registry.own.requests()
             );
-            let blobs = met.own.asked().iter().any(|asked| asked.path.contains("/blobs/"));
+            let blobs =
+                registry.own.requests().iter().any(|request| request.path.contains("/blobs/"));
             assert!(!blobs, "{}: what the cache has is fetched again", cell("warm"));
-            met.own.stop().await;
-            let unreachable = ("RegistryUnreachable", met.own.host.clone());
-            let outcome = world.load(&met, &reference, policy, &warm).await?;
+            registry.own.stop().await;
+            let unreachable = ("RegistryUnreachable", registry.own.host.clone());
+            let outcome = world.load(&registry, &reference, policy, &warm).await?;
             check_outcome(&cell("stopped, warm"), &outcome, resolves.then(|| unreachable.clone()));
             let empty = folder.path().join("empty");
-            let outcome = world.load(&met, &reference, policy, &empty).await?;
-            let nothing = if asks { unreachable } else { ("NotCached", met.own.host.clone()) };
+            let outcome = world.load(&registry, &reference, policy, &empty).await?;
+            let nothing =
+                if asks { unreachable } else { ("NotCached", registry.own.host.clone()) };
             check_outcome(&cell("stopped, cold"), &outcome, Some(nothing));
         }
     }

@@ -155,8 +155,9 @@ fn verdict(outcome: &Result<Verified, LoadError>) -> Result<bool, &'static str> 
 fn gave_the_plugin(front: &Front, digest: &str) -> anyhow::Result<bool> {
     let component = format!("/blobs/{}", Digest::of(&component("esp32")?));
     let manifests = ["/manifests/1".to_owned(), format!("/manifests/{digest}")];
-    Ok(front.asked().iter().any(|asked| {
-        asked.path.ends_with(&component) || manifests.iter().any(|name| asked.path.ends_with(name))
+    Ok(front.requests().iter().any(|request| {
+        request.path.ends_with(&component)
+            || manifests.iter().any(|name| request.path.ends_with(name))
     }))
 }
 
@@ -188,10 +189,10 @@ async fn signatures_of_a_mirror_count_and_the_registry_is_asked_only_where_it_ha
             let outcome = world.obtain(&registry, &mirror, &name, form).await?;
             assert_eq!(verdict(&outcome), expected, "{what}: {:?}", outcome.err());
             assert_eq!(
-                !registry.asked().is_empty(),
+                !registry.requests().is_empty(),
                 registry_is_asked,
                 "{what}: {:?}",
-                registry.asked()
+                registry.requests()
             );
             assert!(
                 gave_the_plugin(&mirror, &digest)? && !gave_the_plugin(&registry, &digest)?,
@@ -265,7 +266,7 @@ async fn a_signature_that_a_mirror_changed_or_denies_is_refused_without_asking_t
                 "{form}: {error}"
             );
         }
-        assert_eq!(registry.asked(), [], "{form}");
+        assert_eq!(registry.requests(), [], "{form}");
     }
     Ok(())
 }

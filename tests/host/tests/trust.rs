@@ -326,10 +326,10 @@ async fn a_tag_that_moves_while_it_is_fetched_changes_nothing_of_what_was_resolv
     let world = World::start().await?;
     let digest = world.push("esp32", "esp32").await?;
     world.signers[0].sign_simple(&world.registry, "flashjob/esp32", &digest, &digest).await?;
-    let asked = AtomicBool::new(false);
+    let was_requested = AtomicBool::new(false);
     // From the second request on, the tag refers to another artifact, which is not signed.
     let moved = move |path: &str| {
-        (path.ends_with("/manifests/1") && asked.swap(true, Ordering::Relaxed))
+        (path.ends_with("/manifests/1") && was_requested.swap(true, Ordering::Relaxed))
             .then(|| Answer::new(200, "{}"))
     };
     let front = world.front(Box::new(moved)).await?;
@@ -338,11 +338,11 @@ async fn a_tag_that_moves_while_it_is_fetched_changes_nothing_of_what_was_resolv
         world.load(&front, "esp32", trust, PullPolicy::Always, &world.cache("moved")).await??;
     assert_eq!(plugin.digest().to_string(), digest);
     let by_tag = front
-        .asked()
+        .requests()
         .into_iter()
-        .filter(|asked| asked.path.ends_with("/manifests/1") && asked.status == 200)
+        .filter(|request| request.path.ends_with("/manifests/1") && request.status == 200)
         .count();
-    assert_eq!(by_tag, 1, "a tag is resolved once: {:?}", front.asked());
+    assert_eq!(by_tag, 1, "a tag is resolved once: {:?}", front.requests());
     Ok(())
 }
 
@@ -353,9 +353,9 @@ async fn a_signature_that_is_removed_counts_no_more_once_it_is_asked_for_again()
     let digest = world.push("esp32", "esp32").await?;
     world.signers[0].sign_simple(&world.registry, "flashjob/esp32", &digest, &digest).await?;
     let (removed, cache) = (Arc::new(AtomicBool::new(false)), world.cache("removed"));
-    let gone = removed.clone();
+    let is_removed = removed.clone();
     let meddles = move |path: &str| {
-        (path.contains("/manifests/sha256-") && gone.load(Ordering::Relaxed))
+        (path.contains("/manifests/sha256-") && is_removed.load(Ordering::Relaxed))
             .then(|| Answer::new(404, ""))
     };
     let front = world.front(Box::new(meddles)).await?;

@@ -35,19 +35,21 @@ impl Devices {
             command.args(["--exit-with-stdin", name]).env("KUBECONFIG", kubeconfig);
             Ok(command)
         };
-        let at = |said: &Value| said["admin"].as_str().map(str::to_owned).context("no address");
+        let at = |addresses: &Value| {
+            addresses["admin"].as_str().map(str::to_owned).context("no address")
+        };
         let mut devices = simulator("devices")?;
         devices.args(["--address", &NODE.to_string()]);
         for group in groups {
             devices.args(["--devices", group]);
         }
         let name = format!("devices-{namespace}");
-        let (devices, said) = Process::start_and_listen(&name, devices, folder).await?;
-        let address = at(&said)?;
+        let (devices, addresses) = Process::start_and_listen(&name, devices, folder).await?;
+        let address = at(&addresses)?;
         let mut akri = simulator("akri")?;
         akri.args(["--devices", &address, "--namespace", namespace, "--node", HOSTNAME]);
         let name = format!("akri-{namespace}");
-        let (akri, said) = Process::start_and_listen(&name, akri, folder).await?;
-        Ok(Self { fleet: Fleet::new(&address, &at(&said)?)?, _simulators: [devices, akri] })
+        let (akri, addresses) = Process::start_and_listen(&name, akri, folder).await?;
+        Ok(Self { fleet: Fleet::new(&address, &at(&addresses)?)?, _simulators: [devices, akri] })
     }
 }

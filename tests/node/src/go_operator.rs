@@ -43,8 +43,8 @@ impl<'a> GoOperator<'a> {
 
     /// Runs kubectl in the namespace with the rights of the controller.
     async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let own = ["--as", USER, "--namespace", self.namespace];
-        self.node.kubectl(&[&own[..], arguments].concat()).await
+        let options = ["--as", USER, "--namespace", self.namespace];
+        self.node.kubectl(&[&options[..], arguments].concat()).await
     }
 
     async fn create(&self, object: &Value) -> anyhow::Result<()> {
@@ -57,7 +57,7 @@ impl<'a> GoOperator<'a> {
     ///
     /// # Errors
     /// The API server refuses a change.
-    pub async fn take_up(&self, job: &str, completed: &[String]) -> anyhow::Result<()> {
+    pub async fn start_job(&self, job: &str, completed: &[String]) -> anyhow::Result<()> {
         let finalizer = json!({"metadata": {"finalizers": [FINALIZER]}}).to_string();
         self.kubectl(&["patch", "flashjob", job, "--type=merge", "--patch", &finalizer]).await?;
         self.set_status(job, "Running", "Created flashing pod", completed).await
@@ -148,7 +148,7 @@ impl<'a> GoOperator<'a> {
     ///
     /// # Errors
     /// The API server refuses the change.
-    pub async fn let_go(&self, job: &str) -> anyhow::Result<()> {
+    pub async fn remove_finalizer(&self, job: &str) -> anyhow::Result<()> {
         let none = json!({"metadata": {"finalizers": null}}).to_string();
         let patch = ["patch", "flashjob", job, "--type=merge", "--patch", &none];
         self.kubectl(&patch).await.map(|_| ())

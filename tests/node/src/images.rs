@@ -57,8 +57,8 @@ fn build_operator() -> anyhow::Result<()> {
     // Optimization across crates makes the programs a little faster, and takes minutes here.
     make.env("CARGO_PROFILE_RELEASE_LTO", "off");
     let output = make.output().context("make")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "make docker-build: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "make docker-build: {stderr}");
     Ok(())
 }
 

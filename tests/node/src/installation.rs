@@ -84,7 +84,7 @@ impl Installation {
 
     /// Collects diagnostics for the message of a failed test.
     pub async fn state(&self, node: &Node) -> String {
-        let mut said = String::new();
+        let mut report = String::new();
         let deployment = format!("deployment/{}", self.name);
         for arguments in [
             vec!["-n", &self.namespace, "get", "pods", "-o", "wide"],
@@ -104,9 +104,9 @@ impl Installation {
         ] {
             let output =
                 node.kubectl(&arguments).await.unwrap_or_else(|error| format!("{error:#}"));
-            said += &format!("$ kubectl {}\n{output}\n", arguments.join(" "));
+            report += &format!("$ kubectl {}\n{output}\n", arguments.join(" "));
         }
-        said
+        report
     }
 
     /// Configures the operator: the registry's password in a Secret, the file and the certificate
@@ -119,7 +119,7 @@ impl Installation {
         std::fs::write(&file, serde_json::to_vec_pretty(configuration)?)?;
         let (namespace, host, map) = (&self.namespace, &node.registry.host, &self.config_map);
         let (file, authority) = (file.display(), node.authority.certificate.display());
-        let set = if let Some(own) = &self.values {
+        let set = if let Some(release_values) = &self.values {
             let (helm, name, chart) =
                 (images::helm()?, &self.name, repository().join("deploy/chart"));
             // Fields without a chart value of their own are part of `config`.
@@ -134,8 +134,10 @@ impl Installation {
                 "image": {"repository": repository, "tag": tag},
                 "config": rest, "caBundles": {AUTHORITY: certificate},
             });
-            if let (Some(text), Value::Object(own)) = (text.as_object_mut(), own.clone()) {
-                text.extend(own);
+            if let (Some(text), Value::Object(release_values)) =
+                (text.as_object_mut(), release_values.clone())
+            {
+                text.extend(release_values);
             }
             std::fs::write(&values, text.to_string())?;
             format!(
@@ -168,7 +170,7 @@ impl Installation {
             let name = self.device_plugin(plugin);
             let what = format!("DevicePlugin {name} is ready");
             let ready = eventually(&what, LIMIT, || async {
-                let status = api.get_opt(&name).await?.and_then(|found| found.status);
+                let status = api.get_opt(&name).await?.and_then(|object| object.status);
                 let conditions = status.map(|status| status.conditions).unwrap_or_default();
                 Ok(condition::holds(&conditions, condition::READY).then_some(()))
             });
@@ -184,7 +186,7 @@ impl Installation {
     ///
     /// # Errors
     /// The DevicePlugin is not gone within [`LIMIT`].
-    pub async fn forgets(&self, node: &Node, plugin: &str) -> anyhow::Result<()> {
+    pub async fn device_plugin_is_deleted(&self, node: &Node, plugin: &str) -> anyhow::Result<()> {
         let name = self.device_plugin(plugin);
         let api: Api<DevicePlugin> = Api::all(node.client.clone());
         let what = format!("DevicePlugin {name} is gone");
@@ -245,11 +247,11 @@ pub async fn status_where(
     holds: impl Fn(&FlashJobStatus) -> bool,
 ) -> anyhow::Result<FlashJobStatus> {
     let jobs: Api<FlashJob> = Api::namespaced(node.client.clone(), namespace);
-    let found = eventually(&format!("FlashJob {name}: {what}"), LIMIT, || async {
+    let outcome = eventually(&format!("FlashJob {name}: {what}"), LIMIT, || async {
         Ok(jobs.get(name).await?.status.filter(|status| holds(status)))
     })
     .await;
-    match found {
+    match outcome {
         Ok(status) => Ok(status),
         Err(error) => {
             let last = jobs.get(name).await?.status;
@@ -282,9 +284,9 @@ pub async fn uids(node: &Node, namespace: &str, count: usize) -> anyhow::Result<
         Api::namespaced(node.client.clone(), namespace);
     let what = format!("{count} devices have their Instances");
     eventually(&what, LIMIT, || async {
-        let found = instances.list(&kube::api::ListParams::default()).await?;
-        Ok((found.items.len() >= count)
-            .then(|| found.iter().filter_map(ResourceExt::uid).collect()))
+        let instance_list = instances.list(&kube::api::ListParams::default()).await?;
+        Ok((instance_list.items.len() >= count)
+            .then(|| instance_list.iter().filter_map(ResourceExt::uid).collect()))
     })
     .await
     .context(format!("namespace {namespace}"))

@@ -31,18 +31,18 @@ pub async fn inventory(node: &Node) -> anyhow::Result<BTreeSet<String>> {
 /// # Errors
 /// A new object is left.
 pub async fn nothing_new(node: &Node, before: &BTreeSet<String>) -> anyhow::Result<()> {
-    let left = || async {
+    let compare = || async {
         // A kind may be removed between the two requests.
         let now = inventory(node).await.unwrap_or_default();
         let new: Vec<String> = now.difference(before).cloned().collect();
         anyhow::Ok((now, new))
     };
-    let gone = eventually("nothing is left of the installation", LIMIT, || async {
-        let (now, new) = left().await?;
+    let removal = eventually("nothing is left of the installation", LIMIT, || async {
+        let (now, new) = compare().await?;
         Ok((!now.is_empty() && new.is_empty()).then_some(()))
     });
-    match gone.await {
+    match removal.await {
         Ok(()) => Ok(()),
-        Err(error) => Err(error.context(format!("still there: {:?}", left().await?.1))),
+        Err(error) => Err(error.context(format!("still there: {:?}", compare().await?.1))),
     }
 }

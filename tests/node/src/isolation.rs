@@ -70,8 +70,8 @@ fn outside() -> anyhow::Result<ExitCode> {
     let folder =
         tempfile::Builder::new().prefix("flashjob-node-").disable_cleanup(keep).tempdir()?;
     let cgroup = format!("flashjob-node-{}", std::process::id());
-    let own = std::env::current_exe()?;
-    let mut cleaner = Command::new(&own);
+    let program = std::env::current_exe()?;
+    let mut cleaner = Command::new(&program);
     cleaner
         .env(CLEANER, &cgroup)
         .env(FOLDER, folder.path())
@@ -81,11 +81,14 @@ fn outside() -> anyhow::Result<ExitCode> {
     let mut inner = Command::new("unshare");
     inner.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     // The first process of the namespace must reap orphaned processes; a shell does.
-    inner.args(["sh", "-c", "\"$@\"; exit $?", "sh"]).arg(&own).args(std::env::args_os().skip(1));
+    inner
+        .args(["sh", "-c", "\"$@\"; exit $?", "sh"])
+        .arg(&program)
+        .args(std::env::args_os().skip(1));
     inner.env(INNER, &cgroup).env(FOLDER, folder.path()).stdin(Stdio::piped());
     let mut inner = inner.spawn().context("cannot start unshare")?;
     // The other end of this pipe reads end-of-file when this process ends.
-    let _told = inner.stdin.take();
+    let _pipe = inner.stdin.take();
     let result = inner.wait()?;
     drop(cleaner.stdin.take());
     ensure!(cleaner.wait()?.success(), "not everything could be removed; see above");
@@ -105,14 +108,14 @@ fn clean_up(cgroup: &str) -> anyhow::Result<()> {
     let _ = io::stdin().read_to_end(&mut Vec::new());
     let begin = Instant::now();
     loop {
-        let left: Vec<PathBuf> =
+        let busy_cgroups: Vec<PathBuf> =
             cgroup_folders(cgroup).into_iter().filter(|path| !remove_cgroup(path)).collect();
-        if left.is_empty() {
+        if busy_cgroups.is_empty() {
             break;
         }
         ensure!(
             begin.elapsed() < CLEAN_LIMIT,
-            "cgroups that stay, as processes are in them: {left:?}"
+            "cgroups that stay, as processes are in them: {busy_cgroups:?}"
         );
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -154,10 +157,10 @@ fn join(cgroup: &str) -> anyhow::Result<()> {
         let all: Vec<String> =
             controllers.split_whitespace().map(|name| format!("+{name}")).collect();
         std::fs::write(root.join("cgroup.subtree_control"), all.join(" "))?;
-        let own = root.join(cgroup);
-        std::fs::create_dir(&own)?;
-        std::fs::write(own.join("cgroup.subtree_control"), all.join(" "))?;
-        return enter(&own.join("host"));
+        let folder = root.join(cgroup);
+        std::fs::create_dir(&folder)?;
+        std::fs::write(folder.join("cgroup.subtree_control"), all.join(" "))?;
+        return enter(&folder.join("host"));
     }
     for hierarchy in std::fs::read_dir(root)?
         .flatten()
@@ -165,10 +168,10 @@ fn join(cgroup: &str) -> anyhow::Result<()> {
     {
         // A symbolic link is a second name of a hierarchy.
         if hierarchy.file_type()?.is_dir() {
-            let own = hierarchy.path().join(cgroup);
-            std::fs::create_dir(&own)?;
-            inherit_cpus(&hierarchy.path(), &own)?;
-            enter(&own.join("host"))?;
+            let folder = hierarchy.path().join(cgroup);
+            std::fs::create_dir(&folder)?;
+            inherit_cpus(&hierarchy.path(), &folder)?;
+            enter(&folder.join("host"))?;
         }
     }
     Ok(())
@@ -185,12 +188,12 @@ fn enter(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Copies CPUs and memory nodes from the parent: a cpuset of version 1 accepts no process before.
-fn inherit_cpus(parent: &Path, own: &Path) -> io::Result<()> {
+fn inherit_cpus(parent: &Path, child: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if parent.join(file).is_file()
-            && std::fs::read_to_string(own.join(file))?.trim().is_empty()
+            && std::fs::read_to_string(child.join(file))?.trim().is_empty()
         {
-            std::fs::write(own.join(file), std::fs::read_to_string(parent.join(file))?)?;
+            std::fs::write(child.join(file), std::fs::read_to_string(parent.join(file))?)?;
         }
     }
     Ok(())

@@ -64,9 +64,9 @@ async fn flash(node: &Node, namespace: &str, devices: &Devices) -> anyhow::Resul
     roll_out(node, namespace).await?;
     ensure!(flashed().await? == 2, "{:?}", devices.fleet.reports().await?);
     let jobs: Api<FlashJob> = Api::namespaced(node.client.clone(), namespace);
-    let gone =
+    let no_jobs_left =
         || async { Ok(jobs.list(&ListParams::default()).await?.items.is_empty().then_some(())) };
-    eventually("all FlashJobs are gone", LIMIT, gone).await?;
+    eventually("all FlashJobs are gone", LIMIT, no_jobs_left).await?;
     Ok(())
 }
 
@@ -97,8 +97,9 @@ async fn roll_out(node: &Node, namespace: &str) -> anyhow::Result<()> {
         }
     };
     ensure!(status.phase == Some(RolloutPhase::Completed), "{status:?}");
-    let gone = || async { Ok(rollouts.get_opt("fleet").await?.is_none().then_some(())) };
-    eventually("the FlashRollout is gone", LIMIT, gone).await
+    let no_rollout_left =
+        || async { Ok(rollouts.get_opt("fleet").await?.is_none().then_some(())) };
+    eventually("the FlashRollout is gone", LIMIT, no_rollout_left).await
 }
 
 /// Makes flashes fail repeatedly, and checks that the failed devices are reported.
@@ -139,10 +140,10 @@ async fn exchange_and_lose_a_plugin(
     for (unpublished, together) in [("0.9.1", false), ("0.9.2", true)] {
         newer["plugins"][1]["image"] = json!(image.replace("0.1.1", unpublished));
         installation.configure(node, &newer).await?;
-        told(&events, &about, together).await.context(unpublished)?;
+        wait_for_event(&events, &about, together).await.context(unpublished)?;
     }
     installation.configure(node, &configuration(node, &["esp32"])).await?;
-    installation.forgets(node, "esp32s2").await
+    installation.device_plugin_is_deleted(node, "esp32s2").await
 }
 
 /// Checks that rejected configurations are reported by an event about the operator's own Pod, the
@@ -154,7 +155,7 @@ async fn refuse_configurations(node: &Node, installation: &Installation) -> anyh
         let mut invalid = configuration(node, &["esp32", "esp32s2"]);
         invalid[unknown] = json!(true);
         installation.configure(node, &invalid).await?;
-        let event = told(&events, &refused, together).await.context(unknown)?;
+        let event = wait_for_event(&events, &refused, together).await.context(unknown)?;
         // `kubectl describe pod` finds the events of a Pod by its uid.
         let about = event.regarding.unwrap_or_default();
         let pods: Api<Pod> = Api::namespaced(node.client.clone(), &installation.namespace);
@@ -165,10 +166,14 @@ async fn refuse_configurations(node: &Node, installation: &Installation) -> anyh
 }
 
 /// Waits for an event; if `together`, for one with a series of several occurrences.
-async fn told(events: &Api<Event>, about: &ListParams, together: bool) -> anyhow::Result<Event> {
+async fn wait_for_event(
+    events: &Api<Event>,
+    about: &ListParams,
+    together: bool,
+) -> anyhow::Result<Event> {
     eventually("an event tells of it", LIMIT, || async {
-        let mut found = events.list(about).await?.items.into_iter();
-        Ok(found.find(|event| event.series.is_some() || !together))
+        let mut event_list = events.list(about).await?.items.into_iter();
+        Ok(event_list.find(|event| event.series.is_some() || !together))
     })
     .await
 }

@@ -34,8 +34,8 @@ pub fn set_up() -> anyhow::Result<()> {
     ];
     for step in steps {
         let output = Command::new("ip").args(step).output().context("ip")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "ip {}: {said}", step.join(" "));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ip {}: {stderr}", step.join(" "));
     }
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")?;
     // If the kernel let bridged packets bypass iptables, Pods would not reach Services of their

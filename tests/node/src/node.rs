@@ -269,17 +269,17 @@ impl Node {
         for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             command.env(name, self.folder.join("helm"));
         }
-        let shown = format!("{:?}", command.as_std());
+        let command_line = format!("{:?}", command.as_std());
         let output = command
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true)
             .output()
             .await
-            .context(shown.clone())?;
-        let (said, failed) =
+            .context(command_line.clone())?;
+        let (stdout, stderr) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success(), "{shown}: {}\n{said}\n{failed}", output.status);
-        Ok(said.into_owned())
+        ensure!(output.status.success(), "{command_line}: {}\n{stdout}\n{stderr}", output.status);
+        Ok(stdout.into_owned())
     }
 
     /// Returns the path of the log of one of the node's parts.

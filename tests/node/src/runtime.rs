@@ -66,11 +66,11 @@ impl Runtime {
     pub fn ctr(&self, arguments: &[&str]) -> impl Future<Output = anyhow::Result<String>> + use<> {
         let mut command = Command::new(self.programs.join("ctr"));
         command.arg("--address").arg(&self.socket).args(arguments).kill_on_drop(true);
-        let shown = arguments.join(" ");
+        let command_line = arguments.join(" ");
         async move {
             let output = command.output().await.context("ctr")?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "ctr {shown}: {said}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "ctr {command_line}: {stderr}");
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         }
     }

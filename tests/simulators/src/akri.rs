@@ -149,16 +149,16 @@ impl Akri {
     /// The API server cannot be reached at the start.
     pub async fn run(&self) -> anyhow::Result<()> {
         install(&self.instances.clone().into_client()).await?;
-        let mut known: HashMap<String, DeviceRecord> = HashMap::new();
+        let mut records: HashMap<String, DeviceRecord> = HashMap::new();
         loop {
-            if let Err(error) = self.look(&mut known).await {
+            if let Err(error) = self.look(&mut records).await {
                 tracing::warn!(%error, "a look at the devices failed");
             }
             tokio::time::sleep(Duration::from_millis(self.settings.interval_ms)).await;
         }
     }
 
-    async fn look(&self, known: &mut HashMap<String, DeviceRecord>) -> anyhow::Result<()> {
+    async fn look(&self, records: &mut HashMap<String, DeviceRecord>) -> anyhow::Result<()> {
         let reports: Vec<Report> = self
             .http
             .get(format!("http://{}/devices", self.settings.devices))
@@ -173,7 +173,7 @@ impl Akri {
         let looks: Vec<(Report, Option<Value>)> = looks.buffer_unordered(32).collect().await;
         for (report, info) in looks {
             let name = instance_name(&report);
-            let entry = known.entry(name.clone()).or_default();
+            let entry = records.entry(name.clone()).or_default();
             self.follow(&name, &report, info, entry)
                 .await
                 .with_context(|| format!("Instance {name}"))?;
@@ -191,7 +191,7 @@ impl Akri {
         name: &str,
         report: &Report,
         info: Option<Value>,
-        known: &mut DeviceRecord,
+        record: &mut DeviceRecord,
     ) -> anyhow::Result<()> {
         let kept_away = self
             .removed
@@ -200,17 +200,17 @@ impl Akri {
             .iter()
             .any(|removed| removed == name);
         let Some(info) = info.filter(|_| !kept_away) else {
-            known.missed_ms += self.settings.interval_ms;
+            record.missed_ms += self.settings.interval_ms;
             let limit = self.settings.offline_after_ms;
-            if known.version.is_some() && (kept_away || limit > 0 && known.missed_ms >= limit) {
-                known.version = None;
+            if record.version.is_some() && (kept_away || limit > 0 && record.missed_ms >= limit) {
+                record.version = None;
                 self.remove(name).await?;
             }
             return Ok(());
         };
-        known.missed_ms = 0;
+        record.missed_ms = 0;
         let version = info["version"].as_str().unwrap_or_default().to_owned();
-        match &known.version {
+        match &record.version {
             None => self.create(name, report, &info).await?,
             Some(before) if *before != version => {
                 let patch = json!({"spec": {"brokerProperties": {"VERSION": version}}});
@@ -218,7 +218,7 @@ impl Akri {
             }
             Some(_) => return Ok(()),
         }
-        known.version = Some(version);
+        record.version = Some(version);
         Ok(())
     }
 

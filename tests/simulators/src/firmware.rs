@@ -69,11 +69,11 @@ impl Firmware {
     /// # Errors
     /// The image is truncated, modified, or not an image.
     pub fn decode(bytes: &[u8]) -> anyhow::Result<Self> {
-        let own = match bytes.first() {
+        let content = match bytes.first() {
             Some(&IMAGE) => bytes.get(HEADERS + DESCRIPTOR..).unwrap_or_default(),
             _ => bytes,
         };
-        let Some(rest) = own.strip_prefix(MAGIC) else { bail!("this is no firmware") };
+        let Some(rest) = content.strip_prefix(MAGIC) else { bail!("this is no firmware") };
         let end = rest
             .iter()
             .position(|byte| *byte == b'\n')

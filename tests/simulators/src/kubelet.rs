@@ -171,11 +171,11 @@ impl Kubelet {
                 "metadata": {"name": self.settings.node}, "spec": spec,
             });
             let manager = PatchParams::apply("kubelet-simulator").force();
-            let said = async {
+            let heartbeat = async {
                 leases.patch(&self.settings.node, &manager, &Patch::Apply(lease)).await?;
                 if self.counts_as_lost().await? { self.say_ready().await } else { Ok(()) }
             };
-            if let Err(error) = said.await {
+            if let Err(error) = heartbeat.await {
                 tracing::warn!(%error, "a heartbeat was lost");
             }
             tokio::time::sleep(HEARTBEAT).await;

@@ -41,7 +41,7 @@ pub struct Settings {
 #[derive(Debug, Default)]
 pub struct Pool {
     free: VecDeque<Ipv4Addr>,
-    given: BTreeMap<String, Ipv4Addr>,
+    addresses: BTreeMap<String, Ipv4Addr>,
     waiting: VecDeque<(String, Option<Ipv4Addr>)>,
 }
 
@@ -56,12 +56,12 @@ impl Pool {
     /// Records a Service that already has an address, from before a restart.
     pub fn adopt(&mut self, service: &str, address: Ipv4Addr) {
         self.free.retain(|free| *free != address);
-        self.given.insert(service.to_owned(), address);
+        self.addresses.insert(service.to_owned(), address);
     }
 
     /// Requests an address for a Service, this one if given. First come, first served.
     pub fn want(&mut self, service: &str, wish: Option<Ipv4Addr>) {
-        if !self.given.contains_key(service)
+        if !self.addresses.contains_key(service)
             && !self.waiting.iter().any(|(name, _)| name == service)
         {
             self.waiting.push_back((service.to_owned(), wish));
@@ -71,7 +71,7 @@ impl Pool {
     /// Removes a Service, and frees its address.
     pub fn give_back(&mut self, service: &str) {
         self.waiting.retain(|(name, _)| name != service);
-        self.free.extend(self.given.remove(service));
+        self.free.extend(self.addresses.remove(service));
     }
 
     /// Assigns an address to the next Service that can have one, and returns both.
@@ -88,7 +88,7 @@ impl Pool {
             }
             None => self.free.pop_front()?,
         };
-        self.given.insert(service.clone(), address);
+        self.addresses.insert(service.clone(), address);
         Some((service, address))
     }
 }
@@ -148,9 +148,9 @@ async fn see(client: &Client, pool: &mut Pool, service: &Service) {
         .as_ref()
         .and_then(|status| status.load_balancer.as_ref())
         .and_then(|status| status.ingress.clone());
-    let given =
+    let ingress_address =
         ingress.iter().flatten().find_map(|entry| entry.ip.as_ref().or(entry.hostname.as_ref()));
-    match given {
+    match ingress_address {
         Some(address) => {
             if let Ok(address) = address.trim_end_matches(".simulated").replace('-', ".").parse() {
                 pool.adopt(&key, address);

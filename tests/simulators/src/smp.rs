@@ -41,11 +41,11 @@ impl SmpDevice {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         let place = socket.local_addr()?.to_string();
         let state = Arc::new(Mutex::new(State::new(image, behaviour)));
-        let own = state.clone();
+        let device_state = state.clone();
         std::thread::spawn(move || {
             let mut buffer = [0; 2048];
             while let Ok((count, from)) = socket.recv_from(&mut buffer) {
-                if let Some(answer) = lock(&own).answer(&buffer[..count]) {
+                if let Some(answer) = lock(&device_state).answer(&buffer[..count]) {
                     let _ = socket.send_to(&answer, from);
                 }
             }
@@ -60,23 +60,23 @@ impl SmpDevice {
     pub fn on_serial_port(image: Vec<u8>, behaviour: Behaviour) -> anyhow::Result<Self> {
         let Terminal { port, mut device, cable } = Terminal::open()?;
         let state = Arc::new(Mutex::new(State::new(image, behaviour)));
-        let own = state.clone();
+        let device_state = state.clone();
         std::thread::spawn(move || {
             let mut decoder = console::Decoder::default();
             let mut buffer = [0; 4096];
             while let Ok(count) = device.read(&mut buffer) {
                 for request in decoder.feed(&buffer[..count]) {
                     let (answer, restarted) = {
-                        let mut state = lock(&own);
+                        let mut state = lock(&device_state);
                         let before = state.resets;
                         (state.answer(&request), state.resets > before)
                     };
-                    let mut said =
+                    let mut output =
                         answer.map(|answer| console::encode(&answer)).unwrap_or_default();
                     if restarted {
-                        said.extend(BANNER);
+                        output.extend(BANNER);
                     }
-                    if device.write_all(&said).is_err() {
+                    if device.write_all(&output).is_err() {
                         return;
                     }
                 }

@@ -25,16 +25,17 @@ impl Terminal {
     /// # Errors
     /// No pseudo-terminal is available.
     pub fn open() -> anyhow::Result<Self> {
-        let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)
             .context("cannot open a pseudo-terminal")?;
-        grantpt(&own)?;
-        unlockpt(&own)?;
-        let port =
-            ptsname(&own, Vec::new())?.into_string().context("the name of a pseudo-terminal")?;
+        grantpt(&controller)?;
+        unlockpt(&controller)?;
+        let port = ptsname(&controller, Vec::new())?
+            .into_string()
+            .context("the name of a pseudo-terminal")?;
         let cable = rustix::fs::open(port.as_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?;
         let mut raw = tcgetattr(&cable)?;
         raw.make_raw();
         tcsetattr(&cable, OptionalActions::Now, &raw)?;
-        Ok(Self { port, device: File::from(own), cable })
+        Ok(Self { port, device: File::from(controller), cable })
     }
 }

@@ -48,8 +48,8 @@ pub fn requests(log: &Path, user: &str) -> anyhow::Result<HashSet<Request>> {
     let entries = entries(log, user)?;
     let allowed = entries.iter().filter(|entry| decided(entry, "allow")).map(|entry| {
         let request = Request::of(entry);
-        let made = request.verb == "patch" && entry["responseStatus"]["code"] == 201;
-        let create = made.then(|| Request { verb: "create".to_owned(), ..request.clone() });
+        let creates = request.verb == "patch" && entry["responseStatus"]["code"] == 201;
+        let create = creates.then(|| Request { verb: "create".to_owned(), ..request.clone() });
         [Some(request), create]
     });
     let allowed = allowed.flatten().flatten();

@@ -133,17 +133,23 @@ impl Authority {
         ];
         // The log signs the certificate without the timestamp itself.
         let without = parameters.clone().signed_by(&key, &self.issuer)?;
-        let seen = self.seen(to_be_signed(without.der())?, signing.certified.start, log)?;
+        let timestamps =
+            self.signed_timestamps(to_be_signed(without.der())?, signing.certified.start, log)?;
         parameters.custom_extensions.push(CustomExtension::from_oid_content(
             &SCT_LIST,
-            OctetStringRef::new(&seen)?.to_der()?,
+            OctetStringRef::new(&timestamps)?.to_der()?,
         ));
         let certificate = parameters.signed_by(&key, &self.issuer)?;
         Ok(Certified { key, der: certificate.der().to_vec(), pem: certificate.pem() })
     }
 
     /// Returns a list with one signed certificate timestamp: RFC 6962, section 3.2.
-    fn seen(&self, to_be_signed: &[u8], at: i64, log: &KeyPair) -> anyhow::Result<Vec<u8>> {
+    fn signed_timestamps(
+        &self,
+        to_be_signed: &[u8],
+        at: i64,
+        log: &KeyPair,
+    ) -> anyhow::Result<Vec<u8>> {
         let at = u64::try_from(at)?.saturating_mul(1000).to_be_bytes();
         let issuer = Sha256::digest(self.issuer.key().subject_public_key_info());
         let length = u32::try_from(to_be_signed.len())?.to_be_bytes();
@@ -300,7 +306,8 @@ impl Sigstore {
             "apiVersion": "0.0.2", "kind": "hashedrekord", "spec": {"hashedRekordV002": record},
         });
         let mut bundle = certified.bundle(&envelope, &self.entry(&body, "1")?);
-        let timestamp = STANDARD.encode(self.timestamps.seen(&signature, signing.logged)?);
+        let timestamp =
+            STANDARD.encode(self.timestamps.timestamp_token(&signature, signing.logged)?);
         bundle["verificationMaterial"]["timestampVerificationData"] =
             json!({"rfc3161Timestamps": [{"signedTimestamp": timestamp}]});
         Ok(bundle)

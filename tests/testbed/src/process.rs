@@ -53,9 +53,9 @@ impl Process {
         let stdout = child.stdout.take().with_context(|| format!("{name} has no output"))?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).await?;
-        let said = serde_json::from_str(&line)
+        let addresses = serde_json::from_str(&line)
             .with_context(|| format!("{name} said {line:?}; see {}", log.display()))?;
-        Ok((Self { child, name: name.to_owned(), log }, said))
+        Ok((Self { child, name: name.to_owned(), log }, addresses))
     }
 
     /// Kills the process, as a crash would.
@@ -92,14 +92,14 @@ impl Process {
     /// The process has ended.
     pub fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended with {status}:\n{}", self.name, self.last_words(20));
+            bail!("{} ended with {status}:\n{}", self.name, self.last_lines(20));
         }
         Ok(())
     }
 
     /// Returns the last lines of the output.
     #[must_use]
-    pub fn last_words(&self, lines: usize) -> String {
+    pub fn last_lines(&self, lines: usize) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let last: Vec<&str> = log.lines().rev().take(lines).collect();
         last.into_iter().rev().collect::<Vec<_>>().join("\n")
@@ -117,14 +117,14 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// No port is free.
 pub fn free_port() -> anyhow::Result<u16> {
     // A bound UDP socket of the same number reserves the port; it does not block a TCP server.
-    static SPOKEN_FOR: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    static RESERVED_PORTS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     let start = RandomState::new().hash_one(std::process::id());
     for step in 0..u64::from(PORTS.end - PORTS.start) {
         let offset = (start.wrapping_add(step)) % u64::from(PORTS.end - PORTS.start);
         let port = PORTS.start + u16::try_from(offset)?;
         let Ok(sign) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            SPOKEN_FOR.lock().unwrap_or_else(PoisonError::into_inner).push(sign);
+            RESERVED_PORTS.lock().unwrap_or_else(PoisonError::into_inner).push(sign);
             return Ok(port);
         }
     }
@@ -136,10 +136,10 @@ pub fn free_port() -> anyhow::Result<u16> {
 /// # Errors
 /// The program was not built.
 pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let folders = own.ancestors().skip(1).take(2);
-    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.with_context(|| {
+    let executable = std::env::current_exe()?;
+    let folders = executable.ancestors().skip(1).take(2);
+    let program = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    program.with_context(|| {
         format!("program {name} is not there: build it first (cargo build --workspace --bins)")
     })
 }
@@ -147,8 +147,8 @@ pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
 /// Returns the root folder of this repository.
 #[must_use]
 pub fn repository() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.ancestors().nth(2).unwrap_or(own).to_owned()
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().nth(2).unwrap_or(package).to_owned()
 }
 
 /// Runs one of the repository's scripts and returns what it prints.

@@ -84,7 +84,7 @@ struct Table {
     /// Rules: which requests match, what to do with them, and how many times.
     rules: Vec<(Matches, Action, u32)>,
     /// Calls so far, except those that were refused.
-    seen: Vec<Call>,
+    calls: Vec<Call>,
     applied: u32,
     refuses: bool,
 }
@@ -134,8 +134,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         config["clusters"][0]["cluster"] =
             json!({"server": format!("http://{}", listener.local_addr()?)});
-        let own = kubeconfig.with_extension("proxied");
-        std::fs::write(&own, serde_json::to_vec_pretty(&config)?)?;
+        let proxy_kubeconfig = kubeconfig.with_extension("proxied");
+        std::fs::write(&proxy_kubeconfig, serde_json::to_vec_pretty(&config)?)?;
         let (holding, held) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             table: Mutex::default(),
@@ -145,7 +145,12 @@ impl Proxy {
             server,
         });
         let task = tokio::spawn(accept(listener, shared.clone()));
-        Ok(Self { kubeconfig: own, shared, held: tokio::sync::Mutex::new(held), task })
+        Ok(Self {
+            kubeconfig: proxy_kubeconfig,
+            shared,
+            held: tokio::sync::Mutex::new(held),
+            task,
+        })
     }
 
     /// Applies an action to the next requests that match, this many times. Earlier rules take
@@ -160,7 +165,7 @@ impl Proxy {
     }
 
     /// Removes all rules, and returns how many times a rule was applied.
-    pub fn calm(&self) -> u32 {
+    pub fn clear_rules(&self) -> u32 {
         let mut table = self.shared.table();
         table.rules.clear();
         table.refuses = false;
@@ -172,9 +177,9 @@ impl Proxy {
         self.shared.cut.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Breaks every watch and every request until [`Self::calm`]: the API server cannot be
+    /// Breaks every watch and every request until [`Self::clear_rules`]: the API server cannot be
     /// reached.
-    pub fn refuse(&self) {
+    pub fn refuse_connections(&self) {
         self.shared.table().refuses = true;
         self.cut_watches();
     }
@@ -193,7 +198,7 @@ impl Proxy {
     /// Returns the number of matching requests so far.
     #[must_use]
     pub fn count(&self, matches: impl Fn(&Call) -> bool) -> usize {
-        self.shared.table().seen.iter().filter(|call| matches(call)).count()
+        self.shared.table().calls.iter().filter(|call| matches(call)).count()
     }
 }
 
@@ -279,9 +284,9 @@ impl Shared {
         if table.refuses {
             bail!("everything is refused");
         }
-        table.seen.push(call.clone());
+        table.calls.push(call.clone());
         let Some(rule) =
-            table.rules.iter_mut().find(|(matches, _, left)| *left > 0 && matches(call))
+            table.rules.iter_mut().find(|(matches, _, times)| *times > 0 && matches(call))
         else {
             return Ok(None);
         };

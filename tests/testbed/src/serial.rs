@@ -43,10 +43,10 @@ impl SerialChip {
         command
             .args(["--exit-with-stdin", "serial"])
             .env("KUBECONFIG", &testbed.control_plane.kubeconfig);
-        let (process, said) =
+        let (process, addresses) =
             Process::start_and_listen("serial", command, testbed.folder()).await?;
         let text = |key: &str| {
-            said[key]
+            addresses[key]
                 .as_str()
                 .map(str::to_owned)
                 .with_context(|| format!("the serial chip does not say its {key}"))
@@ -54,7 +54,7 @@ impl SerialChip {
         let (instance, port, admin) = (text("instance")?, text("port")?, text("admin")?);
         let instances: Api<Instance> = Api::namespaced(testbed.client.clone(), "default");
         let uid = eventually("the chip has its Instance", Duration::from_secs(20), || async {
-            Ok(instances.get_opt(&instance).await?.and_then(|found| found.uid()))
+            Ok(instances.get_opt(&instance).await?.and_then(|object| object.uid()))
         });
         let uid = uid.await?;
         let http = reqwest::Client::builder().no_proxy().build()?;

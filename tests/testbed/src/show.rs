@@ -40,7 +40,7 @@ pub async fn main_job(client: &Client, fleet: &Fleet, namespace: &str) -> anyhow
 /// Prints progress until the job has ended; returns the number of attempts of each device.
 async fn follow(jobs: &Api<FlashJob>) -> anyhow::Result<HashMap<String, u32>> {
     let mut attempts = HashMap::new();
-    let mut shown = String::new();
+    let mut last_line = String::new();
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(600) {
         let status = jobs.get("demo").await?.status.unwrap_or_default();
@@ -48,9 +48,9 @@ async fn follow(jobs: &Api<FlashJob>) -> anyhow::Result<HashMap<String, u32>> {
             attempts.insert(device.uid.clone(), device.attempt);
         }
         let line = status.message.clone().unwrap_or_default();
-        if line != shown {
+        if line != last_line {
             println!("  {:5.1} s  {}", begin.elapsed().as_secs_f32(), line);
-            shown = line;
+            last_line = line;
         }
         if matches!(status.phase, Some(Phase::Completed | Phase::Failed)) {
             return Ok(attempts);

@@ -36,13 +36,16 @@ impl Simulators<'_> {
         options.devices.iter().for_each(|group| {
             devices.args(["--devices", group]);
         });
-        let (devices, said) = Process::start_and_listen("devices", devices, self.folder).await?;
-        let at = |said: &Value| said["admin"].as_str().map(str::to_owned).context("no address");
-        let address = at(&said)?;
+        let (devices, addresses) =
+            Process::start_and_listen("devices", devices, self.folder).await?;
+        let at = |addresses: &Value| {
+            addresses["admin"].as_str().map(str::to_owned).context("no address")
+        };
+        let address = at(&addresses)?;
         let mut akri = self.command("akri")?;
         akri.args(["--devices", &address]);
-        let (akri, said) = Process::start_and_listen("akri", akri, self.folder).await?;
-        let fleet = Fleet::new(&address, &at(&said)?)?;
+        let (akri, addresses) = Process::start_and_listen("akri", akri, self.folder).await?;
+        let fleet = Fleet::new(&address, &at(&addresses)?)?;
         let kubelet =
             Process::start("kubelet", self.kubelet(options, registry, authority)?, self.folder)?;
         let mut balancer = self.command("load-balancer")?;

@@ -33,7 +33,7 @@ pub const FLASHER_IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:simulat
 /// after a crash.
 const LEASE_SECONDS: &str = "10";
 /// Number of lines of an operator's log that a failed test shows.
-const LAST_WORDS: usize = 40;
+const LAST_LINES: usize = 40;
 
 /// One operator of several.
 struct Replica {
@@ -266,14 +266,14 @@ impl Testbed {
     /// # Errors
     /// The operator was never started, or has ended.
     pub async fn health(&self, index: usize, path: &str) -> anyhow::Result<Option<(u16, String)>> {
-        Ok(asked(&self.replica(index)?.health, path).await)
+        Ok(health_response(&self.replica(index)?.health, path).await)
     }
 
     /// Returns the last lines of each running operator's log, for the message of a failed test.
     #[must_use]
-    pub fn last_words_of_operators(&self) -> String {
+    pub fn operator_log_tails(&self) -> String {
         let running = self.replicas.iter().flatten();
-        let words = running.map(|replica| replica.process.last_words(LAST_WORDS));
+        let words = running.map(|replica| replica.process.last_lines(LAST_LINES));
         words.collect::<Vec<_>>().join("\n--\n")
     }
 
@@ -300,10 +300,10 @@ impl Testbed {
 
 /// Returns the role that an operator reports at its health address, if it is ready.
 async fn role(health: &str) -> Option<String> {
-    asked(health, "/readyz").await.filter(|(code, _)| *code == 200).map(|(_, text)| text)
+    health_response(health, "/readyz").await.filter(|(code, _)| *code == 200).map(|(_, text)| text)
 }
 
-async fn asked(health: &str, path: &str) -> Option<(u16, String)> {
+async fn health_response(health: &str, path: &str) -> Option<(u16, String)> {
     let http =
         reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build().ok()?;
     let answer = http.get(format!("http://{health}{path}")).send().await.ok()?;
@@ -403,7 +403,7 @@ fn take_away(rule: &mut Value, without: &[(&str, &str)]) {
     let verbs: Vec<&str> =
         without.iter().filter(|(_, resource)| of_rule(resource)).map(|(verb, _)| *verb).collect();
     if let Some(of_rule) = rule["verbs"].as_array_mut() {
-        of_rule.retain(|verb| !verbs.iter().any(|taken| verb == taken));
+        of_rule.retain(|verb| !verbs.iter().any(|removed_verb| verb == removed_verb));
     }
 }
 

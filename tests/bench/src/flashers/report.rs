@@ -62,10 +62,11 @@ impl Report {
         load: Load,
     ) -> Self {
         let mib = flashers as f64 * firmware_bytes as f64 / MIB;
-        let [least, own] = times.map(|times| -> Vec<f64> {
+        let [least, flasher] = times.map(|times| -> Vec<f64> {
             times.into_iter().map(|time| mib / time.as_secs_f64()).collect()
         });
-        let ratios: Vec<f64> = own.iter().zip(&least).map(|(own, least)| own / least).collect();
+        let ratios: Vec<f64> =
+            flasher.iter().zip(&least).map(|(flasher, least)| flasher / least).collect();
         Self {
             flashers,
             firmware_bytes,
@@ -74,7 +75,7 @@ impl Report {
             ratio_most: ratios.iter().copied().fold(0.0, f64::max),
             ratio: middle(ratios),
             least_mib_per_second: middle(least),
-            flasher_mib_per_second: middle(own),
+            flasher_mib_per_second: middle(flasher),
             peak_mib: peak_kib as f64 / 1024.0,
             load,
         }

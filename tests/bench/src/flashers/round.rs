@@ -108,12 +108,12 @@ pub async fn memory(place: &Place, reads_after: Duration) -> anyhow::Result<u64>
     let child = children.first_mut().context("no process")?;
     let process = child.id();
     place.fleet.hold(false);
-    let (begun, mut most) = (Instant::now(), 0);
+    let (started_at, mut most) = (Instant::now(), 0);
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        anyhow::ensure!(begun.elapsed() < LIMIT, "the flash program goes on");
+        anyhow::ensure!(started_at.elapsed() < LIMIT, "the flash program goes on");
         // The kernel keeps the peak, but not of a process that has just ended.
         most = Usage::of(process).map_or(most, |usage| usage.peak_kib.max(most));
         tokio::time::sleep(Duration::from_millis(5)).await;

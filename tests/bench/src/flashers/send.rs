@@ -30,11 +30,11 @@ pub struct Settings {
 /// Sends the file.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let bytes = std::fs::read(&settings.file)?;
-    let made = rcgen::generate_simple_self_signed(vec!["least".to_owned()])?;
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der());
+    let identity = rcgen::generate_simple_self_signed(vec!["least".to_owned()])?;
+    let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der());
     let key = key.map_err(anyhow::Error::msg)?;
     let config = ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(vec![made.cert.der().clone()], key)?;
+    let config = config.with_single_cert(vec![identity.cert.der().clone()], key)?;
     let listener = TcpListener::bind((settings.listen, settings.port))?;
     ask(settings)?;
     let (stream, _) = listener.accept()?;

@@ -27,13 +27,13 @@ pub struct Calls {
 
 /// Measures each plugin, in the order of [`Kind::ALL`].
 pub async fn measure(shelf: &Shelf, calls: usize) -> anyhow::Result<Vec<Calls>> {
-    let mut asked = Vec::new();
+    let mut plugins = Vec::new();
     for kind in Kind::ALL {
         let setup = shelf.setup(kind, 1);
         let host = setup.host()?;
         for source in setup.sources() {
             let plugin = host.load(&source, &Logins::none()).await?;
-            asked.push(MeasuredPlugin {
+            plugins.push(MeasuredPlugin {
                 request: request(&source.name),
                 plugin,
                 times: Vec::new(),
@@ -41,9 +41,9 @@ pub async fn measure(shelf: &Shelf, calls: usize) -> anyhow::Result<Vec<Calls>> 
         }
     }
     // On a thread of the runtime, as in the operator.
-    let asked = tokio::spawn(take_turns(asked, calls)).await??;
+    let plugins = tokio::spawn(take_turns(plugins, calls)).await??;
     let mut measured = Vec::new();
-    for MeasuredPlugin { plugin, request, mut times } in asked {
+    for MeasuredPlugin { plugin, request, mut times } in plugins {
         times.sort();
         let memory = plugin.measure_build(&request).await.cost.memory;
         measured.push(Calls { times, memory });
@@ -58,14 +58,14 @@ struct MeasuredPlugin {
 }
 
 async fn take_turns(
-    mut asked: Vec<MeasuredPlugin>,
+    mut plugins: Vec<MeasuredPlugin>,
     calls: usize,
 ) -> anyhow::Result<Vec<MeasuredPlugin>> {
     for turn in 0..WARM_UP + calls.div_ceil(TURN) {
         // The order of the plugins rotates, so that none always follows the same one.
-        for number in 0..asked.len() {
-            let next = (turn + number) % asked.len();
-            let MeasuredPlugin { plugin, request, times } = &mut asked[next];
+        for number in 0..plugins.len() {
+            let next = (turn + number) % plugins.len();
+            let MeasuredPlugin { plugin, request, times } = &mut plugins[next];
             for _ in 0..TURN {
                 let since = Instant::now();
                 plugin.build(request).await?;
@@ -73,10 +73,10 @@ async fn take_turns(
             }
         }
     }
-    for MeasuredPlugin { times, .. } in &mut asked {
+    for MeasuredPlugin { times, .. } in &mut plugins {
         times.drain(..WARM_UP * TURN);
     }
-    Ok(asked)
+    Ok(plugins)
 }
 
 /// Returns a request such as the operator sends for a device that Akri found.

@@ -65,20 +65,20 @@ impl Kind {
     /// Returns a copy of the component with another name. Nothing else changes, and the compiled
     /// code has the same size.
     fn copy(self, component: &[u8], copy: usize) -> Vec<u8> {
-        let (own, other) = (self.name(), self.copy_name(copy));
+        let (name, new_name) = (self.name(), self.copy_name(copy));
         // The JavaScript engine contains the word Uint8ClampedArray.
         let within_a_word = |at: usize| {
-            let beside = [component.get(at.wrapping_sub(1)), component.get(at + own.len())];
+            let beside = [component.get(at.wrapping_sub(1)), component.get(at + name.len())];
             self == Self::JavaScript && beside.into_iter().flatten().any(u8::is_ascii_alphabetic)
         };
         let mut changed = component.to_vec();
         let places: Vec<usize> = component
-            .windows(own.len())
+            .windows(name.len())
             .enumerate()
-            .filter_map(|(at, text)| (text == own.as_bytes()).then_some(at))
+            .filter_map(|(at, text)| (text == name.as_bytes()).then_some(at))
             .collect();
         for at in places.into_iter().filter(|at| !within_a_word(*at)) {
-            changed[at..at + other.len()].copy_from_slice(other.as_bytes());
+            changed[at..at + new_name.len()].copy_from_slice(new_name.as_bytes());
         }
         changed
     }

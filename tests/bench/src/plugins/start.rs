@@ -39,12 +39,12 @@ pub async fn measure(shelf: &Shelf, starts: usize) -> anyhow::Result<Vec<Starts>
     for _ in 0..starts.max(1) {
         for kind in Kind::ALL {
             let index = kind as usize;
-            let (_, said) = start(&shelf.setup(kind, 1)).await?;
-            resident[index].0.push(said.resident_kib);
-            let (ready, said) = start(&shelf.setup(kind, COPIES)).await?;
-            resident[index].1.push(said.resident_kib);
+            let (_, output) = start(&shelf.setup(kind, 1)).await?;
+            resident[index].0.push(output.resident_kib);
+            let (ready, output) = start(&shelf.setup(kind, COPIES)).await?;
+            resident[index].1.push(output.resident_kib);
             measured[index].ready.push(ready);
-            measured[index].loaded.push(said.loaded);
+            measured[index].loaded.push(output.loaded);
         }
     }
     for (starts, (one, ten)) in measured.iter_mut().zip(resident) {
@@ -103,8 +103,8 @@ pub async fn load() -> anyhow::Result<()> {
     for load in loads {
         plugins.push(load.await??);
     }
-    let said =
+    let output =
         ProcessOutput { loaded: since.elapsed(), resident_kib: Usage::of(None)?.resident_kib };
-    println!("{}", serde_json::to_string(&said)?);
+    println!("{}", serde_json::to_string(&output)?);
     Ok(())
 }

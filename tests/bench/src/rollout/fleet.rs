@@ -114,8 +114,8 @@ pub async fn jobs_in_turn(stage: &mut Stage, bench: &Bench) -> anyhow::Result<Fl
     let flashed = flash(stage, bench, async |stage: &mut Stage| {
         let mut rest = uids.as_slice();
         for size in &bench.batches {
-            let (batch, others) = rest.split_at(*size);
-            rest = others;
+            let (batch, remainder) = rest.split_at(*size);
+            rest = remainder;
             let name = stage.next_name("plain");
             let more = json!({"firmware": stage.firmware(), "parallelism": bench.parallelism});
             apply_job(stage, &name, batch, more).await?;
@@ -201,9 +201,9 @@ async fn flash(
 async fn delete_rollout(stage: &Stage) -> anyhow::Result<()> {
     rollouts(stage).delete(NAME, &DeleteParams::default()).await?;
     eventually("the FlashRollout and its FlashJobs are gone", STUCK, || async {
-        let left = jobs(stage).list_metadata(&ListParams::default()).await?.items.len();
-        let gone = rollouts(stage).get_opt(NAME).await?.is_none() && left == 0;
-        Ok(gone.then_some(()))
+        let job_count = jobs(stage).list_metadata(&ListParams::default()).await?.items.len();
+        let is_gone = rollouts(stage).get_opt(NAME).await?.is_none() && job_count == 0;
+        Ok(is_gone.then_some(()))
     })
     .await
 }
@@ -220,12 +220,13 @@ pub async fn planned(stage: &mut Stage, bench: &Bench) -> anyhow::Result<Plannin
         let status = rollout.and_then(|rollout| rollout.status.as_ref());
         status.is_some_and(|status| !status.members.is_empty())
     };
-    let found = await_condition(rollouts(stage), NAME, is_planned);
-    let found = tokio::time::timeout(STUCK, found).await.context("the run is not planned")??;
+    let planned_rollout = await_condition(rollouts(stage), NAME, is_planned);
+    let planned_rollout =
+        tokio::time::timeout(STUCK, planned_rollout).await.context("the run is not planned")??;
     let seconds = begin.elapsed().as_secs_f64();
     let after = Usage::of(operator.id())?;
     finish(operator).await?;
-    let status = found.and_then(|rollout| rollout.status).unwrap_or_default();
+    let status = planned_rollout.and_then(|rollout| rollout.status).unwrap_or_default();
     let members = status.members.iter().map(|batch| batch.instances.len()).sum();
     ensure!(members == bench.devices, "{members} members of {}", bench.devices);
     Ok(Planning {

@@ -47,14 +47,14 @@ impl Report {
              |---|--:|--:|--:|--:|--:|\n",
             self.devices, self.batches, self.parallelism
         );
-        for (plain, rollout) in &self.rounds {
-            let ratio = rollout.devices_per_second / plain.devices_per_second;
-            self.row(&mut text, "a FlashJob a batch", plain, 1.0);
+        for (jobs, rollout) in &self.rounds {
+            let ratio = rollout.devices_per_second / jobs.devices_per_second;
+            self.row(&mut text, "a FlashJob a batch", jobs, 1.0);
             self.row(&mut text, "FlashRollout", rollout, ratio);
         }
         text.push_str("\nRequests:\n\n");
-        for (plain, rollout) in &self.rounds {
-            for (who, flashed) in [("FlashJobs", plain), ("FlashRollout", rollout)] {
+        for (jobs, rollout) in &self.rounds {
+            for (who, flashed) in [("FlashJobs", jobs), ("FlashRollout", rollout)] {
                 let _ = writeln!(text, "- {who}: {}", listed(&flashed.requests));
             }
         }

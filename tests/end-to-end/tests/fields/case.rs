@@ -121,14 +121,16 @@ impl Case<'_> {
             };
             async { Ok(Some(all.await?)) }
         });
-        let mut seen = status.await?;
+        let mut snapshot = status.await?;
         loop {
-            looks.push(look(seen.0, seen.1));
-            if let Some(status) = seen.2.status.filter(|status| status.completion_time.is_some()) {
+            looks.push(look(snapshot.0, snapshot.1));
+            if let Some(status) =
+                snapshot.2.status.filter(|status| status.completion_time.is_some())
+            {
                 return Ok((looks, status));
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            seen = (
+            snapshot = (
                 pods.list(&of_job).await?.items,
                 services.list(&of_job).await?.items,
                 jobs.get(self.name).await?,

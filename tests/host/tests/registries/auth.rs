@@ -82,14 +82,14 @@ impl Auth {
     pub fn answer(
         self,
         tokens: &TokenService,
-        own: &str,
+        url: &str,
         path: &str,
         authorization: Option<&str>,
     ) -> Option<Answer> {
         if self == Self::PublicWrong && path == "/v2/" {
             return Some(
                 Answer::new(401, "")
-                    .with("www-authenticate", format!("Bearer realm=\"{own}{PATH}\"")),
+                    .with("www-authenticate", format!("Bearer realm=\"{url}{PATH}\"")),
             );
         }
         if !path.starts_with(PATH) {

@@ -23,13 +23,13 @@ fn main() -> ExitCode {
         eprintln!("demo: a real node cannot run here: {missing}");
         return ExitCode::FAILURE;
     }
-    let shown = isolation::run(images::build, |isolation| {
+    let outcome = isolation::run(images::build, |isolation| {
         let devices = std::env::args().nth(1).unwrap_or_else(|| "12".to_owned());
         let devices = devices.parse().context("usage: node-demo [DEVICES]")?;
         Runtime::new().context("threads")?.block_on(run(&isolation, devices))?;
         Ok(ExitCode::SUCCESS)
     });
-    shown.unwrap_or_else(|error| {
+    outcome.unwrap_or_else(|error| {
         eprintln!("demo: {error:#}");
         ExitCode::FAILURE
     })
@@ -61,7 +61,8 @@ async fn run(isolation: &Isolation, devices: usize) -> anyhow::Result<()> {
         format!("esp32:thermo:0.1.0={esp32}"),
         format!("esp32s2:thermo:0.1.0={}", devices - esp32),
     ];
-    let found = node.devices(NAMESPACE, &groups.each_ref().map(String::as_str)).await?;
+    let simulated_devices =
+        node.devices(NAMESPACE, &groups.each_ref().map(String::as_str)).await?;
     uids(&node, NAMESPACE, devices).await?;
-    show::main_job(&node.client, &found.fleet, NAMESPACE).await
+    show::main_job(&node.client, &simulated_devices.fleet, NAMESPACE).await
 }

@@ -7,14 +7,14 @@ use flashjob_node::installation::{LIMIT, status_where};
 use flashjob_testbed::process::eventually;
 use serde_json::{Value, json};
 
-use crate::standing::{Site, configured, installed, plain};
+use crate::standing::{Site, configured, empty_spec, installed};
 
 /// Tests a Service for each device, and pooled Services that are reused.
 pub async fn devices_of_a_restricted_namespace_are_flashed_with_either_exposure(
     node: &mut Node,
 ) -> anyhow::Result<()> {
     for (namespace, spec) in
-        [("per-device", plain()), ("pooled", json!({"exposure": "Pooled", "parallelism": 2}))]
+        [("per-device", empty_spec()), ("pooled", json!({"exposure": "Pooled", "parallelism": 2}))]
     {
         let site = Site::new(node, namespace, 6).await?;
         site.flash(node, spec).await?;
@@ -31,7 +31,7 @@ async fn waits_then_fails(
     words: &[&str],
     reason: &str,
 ) -> anyhow::Result<()> {
-    let said =
+    let waiting_status =
         status_where(node, &site.namespace, "job", "the device says why it waits", |status| {
             status.devices.iter().any(|device| {
                 let message = device.message.clone().unwrap_or_default();
@@ -39,7 +39,10 @@ async fn waits_then_fails(
             })
         })
         .await?;
-    ensure!(said.phase == Some(Phase::InProgress), "said only when it was over: {said:?}");
+    ensure!(
+        waiting_status.phase == Some(Phase::InProgress),
+        "said only when it was over: {waiting_status:?}"
+    );
     let status = site.ended(node).await?;
     let device = status.devices.first().context("no device")?;
     ensure!(device.reason.as_deref() == Some(reason), "{device:?}");
@@ -129,8 +132,8 @@ async fn inject(node: &Node, namespace: &str, kind: &str, add: &str) -> anyhow::
     let words = ["run", "trial", "--image=a:1", "--dry-run=server", "-o", "yaml", "-n", namespace];
     let trial = [&words[..], &["--overrides", TRIAL]].concat();
     eventually("the container is injected", LIMIT, || async {
-        let made = node.kubectl(&trial).await?;
-        Ok(made.contains("name: bystander").then_some(()))
+        let output = node.kubectl(&trial).await?;
+        Ok(output.contains("name: bystander").then_some(()))
     })
     .await
 }

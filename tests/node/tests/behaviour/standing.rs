@@ -29,7 +29,7 @@ pub async fn installed(node: &Node) -> anyhow::Result<Installation> {
     installation.rolled_out(node).await?;
     installation.serves(node, &["esp32"]).await?;
     // A plugin that an earlier test configured in addition.
-    installation.forgets(node, "esp32s2").await?;
+    installation.device_plugin_is_deleted(node, "esp32s2").await?;
     Ok(installation)
 }
 
@@ -59,9 +59,10 @@ impl Site {
     pub async fn new(node: &Node, namespace: &str, devices: usize) -> anyhow::Result<Self> {
         installed(node).await?;
         life::make_namespace(node, namespace).await?;
-        let found = node.devices(namespace, &[&format!("esp32:thermo:0.1.0={devices}")]).await?;
+        let simulated_devices =
+            node.devices(namespace, &[&format!("esp32:thermo:0.1.0={devices}")]).await?;
         let uids = uids(node, namespace, devices).await?;
-        Ok(Self { namespace: namespace.to_owned(), devices: found, uids })
+        Ok(Self { namespace: namespace.to_owned(), devices: simulated_devices, uids })
     }
 
     /// Applies a FlashJob for all devices.
@@ -123,6 +124,6 @@ impl Site {
 
 /// Returns a FlashJob's spec without additional fields.
 #[must_use]
-pub fn plain() -> Value {
+pub fn empty_spec() -> Value {
     json!({})
 }

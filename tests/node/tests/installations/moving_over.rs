@@ -66,7 +66,7 @@ pub async fn over_from_the_go_operator_and_back(node: &mut Node) -> anyhow::Resu
         "applicationType": null, "device": null, "externalIP": null, "hostEndpoint": null,
     });
     site.apply("left", &site.uids, nothing).await?;
-    go.take_up("left", &site.uids[..1]).await?;
+    go.start_job("left", &site.uids[..1]).await?;
     let pod = go.flash("left", &site.uids[1], &site.endpoints[1]).await?;
     site.reports_where("the second device is called", |reports| reports[1].callbacks > 0).await?;
 
@@ -83,7 +83,7 @@ pub async fn over_from_the_go_operator_and_back(node: &mut Node) -> anyhow::Resu
     let status = ended(node, NAMESPACE, "left").await?;
     ensure!(status.phase == Some(Phase::Completed), "{status:?}");
     site.is_completed("left", &[0, 1, 2]).await?;
-    site.nothing_is_at_work().await?;
+    site.no_flash_objects_left().await?;
     site.flashed([0, 1, 1]).await?;
     let attempts = life::audited_attempts(node, NAMESPACE)?;
     ensure!(attempts == 1, "{attempts} flash Pods for the one device that nobody had begun with");
@@ -105,7 +105,7 @@ pub async fn over_from_the_go_operator_and_back(node: &mut Node) -> anyhow::Resu
     site.second_device_holds(false).await?;
 
     sh(node, &folder, WAIT_AND_REMOVE).await?;
-    site.nothing_is_at_work().await?;
+    site.no_flash_objects_left().await?;
     let go = GoOperator::install(node, NAMESPACE).await?;
     sh(node, &folder, REMOVE_DEFINITIONS).await?;
     site.is_completed("left", &[0, 1, 2]).await?;
@@ -117,12 +117,12 @@ pub async fn over_from_the_go_operator_and_back(node: &mut Node) -> anyhow::Resu
     go.flash("half", &site.uids[2], &site.endpoints[2]).await?;
     go.finish("half", &site.uids[2], &site.uids[1..]).await?;
     site.is_completed("half", &[1, 2]).await?;
-    site.nothing_is_at_work().await?;
+    site.no_flash_objects_left().await?;
     site.flashed([0, 2, 2]).await?;
 
     node.kubectl(&["-n", NAMESPACE, "delete", "flashjobs", "--all", "--wait=false"]).await?;
-    go.let_go("left").await?;
-    go.let_go("half").await?;
+    go.remove_finalizer("left").await?;
+    go.remove_finalizer("half").await?;
     node.kubectl(&["delete", "-f", &go_operator::manifests()]).await?;
     node.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=180s"]).await?;
     inventory::nothing_new(node, &before).await
@@ -144,9 +144,9 @@ impl<'a> Site<'a> {
         node.kubectl(&["create", "namespace", NAMESPACE]).await?;
         let devices = node.devices(NAMESPACE, &["esp32:thermo:0.1.0=3"]).await?;
         uids(node, NAMESPACE, 3).await?;
-        let found = devices.fleet.devices(&node.client, NAMESPACE).await?;
-        let found = found.into_iter().map(|(uid, report)| (uid, report.endpoint));
-        let (uids, endpoints) = found.unzip();
+        let reports = devices.fleet.devices(&node.client, NAMESPACE).await?;
+        let reports = reports.into_iter().map(|(uid, report)| (uid, report.endpoint));
+        let (uids, endpoints) = reports.unzip();
         Ok(Self { node, devices, uids, endpoints })
     }
 
@@ -191,11 +191,12 @@ impl<'a> Site<'a> {
     }
 
     /// Waits until no flash Pod is left, and no object that belongs to one.
-    async fn nothing_is_at_work(&self) -> anyhow::Result<()> {
+    async fn no_flash_objects_left(&self) -> anyhow::Result<()> {
         let kinds = ["get", "pods,services,poddisruptionbudgets", "-o", "name"];
         eventually("no flash Pod is left", LIMIT, || async {
-            let left = self.node.kubectl(&[&["-n", NAMESPACE][..], &kinds].concat()).await?;
-            Ok(left.is_empty().then_some(()))
+            let object_names =
+                self.node.kubectl(&[&["-n", NAMESPACE][..], &kinds].concat()).await?;
+            Ok(object_names.is_empty().then_some(()))
         })
         .await
     }

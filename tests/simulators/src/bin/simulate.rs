@@ -52,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
     }
     tokio::select! {
         ended = simulate(arguments.simulator) => ended,
-        told = process::told_to_end() => told,
+        outcome = process::told_to_end() => outcome,
     }
 }
 

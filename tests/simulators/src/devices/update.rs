@@ -101,9 +101,10 @@ impl Device {
         address: &str,
         behaviour: &Behaviour,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
-        let asked = lock(&self.report).first_asked.map_or(Duration::ZERO, |at| at.elapsed());
+        let since_request =
+            lock(&self.report).first_asked.map_or(Duration::ZERO, |at| at.elapsed());
         ensure!(
-            asked >= Duration::from_millis(behaviour.refused_ms),
+            since_request >= Duration::from_millis(behaviour.refused_ms),
             "cannot call back to {address}: connection refused"
         );
         let stream = self

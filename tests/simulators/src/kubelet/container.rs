@@ -111,10 +111,10 @@ impl Runtime {
             .get(&name)
             .await?;
             let data = secret.data.unwrap_or_default();
-            let wanted = |key: &str| {
+            let is_selected = |key: &str| {
                 source.items.as_ref().is_none_or(|items| items.iter().any(|item| item.key == key))
             };
-            for (key, bytes) in data.iter().filter(|(key, _)| wanted(key)) {
+            for (key, bytes) in data.iter().filter(|(key, _)| is_selected(key)) {
                 std::fs::write(path.join(key), &bytes.0)?;
             }
         }
@@ -148,10 +148,10 @@ impl Runtime {
         &self,
         pod: &Pod,
         variable: &EnvVar,
-        known: &BTreeMap<String, String>,
+        variables: &BTreeMap<String, String>,
     ) -> anyhow::Result<String> {
         let Some(source) = &variable.value_from else {
-            return Ok(expand(variable.value.as_deref().unwrap_or_default(), known));
+            return Ok(expand(variable.value.as_deref().unwrap_or_default(), variables));
         };
         let namespace = pod.namespace().unwrap_or_default();
         if let Some(reference) = &source.secret_key_ref {
@@ -208,19 +208,25 @@ fn start(
     environment: &BTreeMap<String, String>,
     folder: &Path,
 ) -> anyhow::Result<Child> {
-    let (first, own) = program.split_first().context("an image stands for no program")?;
+    let (first, entrypoint_arguments) =
+        program.split_first().context("an image stands for no program")?;
     let output = std::fs::File::create(folder.join("output"))?;
-    let own = own.iter().map(|word| expand(word, environment));
+    let entrypoint_arguments = entrypoint_arguments.iter().map(|word| expand(word, environment));
     // A Pod's command replaces the entrypoint, but its program is that of the image.
     let command = container.command.iter().flatten().skip(1);
-    let given = command.chain(container.args.iter().flatten());
-    let given = given.map(|word| expand(word, environment));
+    let arguments = command.chain(container.args.iter().flatten());
+    let arguments = arguments.map(|word| expand(word, environment));
     // Like a container runtime, create a working directory that the image does not have.
     let directory = below(folder, container.working_dir.as_deref().unwrap_or_default());
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("working directory {}", directory.display()))?;
     let mut command = Command::new(first);
-    command.args(own).args(given).env_clear().envs(environment).current_dir(directory);
+    command
+        .args(entrypoint_arguments)
+        .args(arguments)
+        .env_clear()
+        .envs(environment)
+        .current_dir(directory);
     // The program ends when its standard input does, which ends with this process.
     command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
     command.spawn().with_context(|| format!("cannot start {first}"))
@@ -246,16 +252,17 @@ async fn stop(child: &mut Child, grace: u64) -> anyhow::Result<std::process::Exi
 
 /// Returns the container's termination message; if it failed without one, the end of its output.
 fn message(folder: &Path, code: i32) -> String {
-    let left = std::fs::read_to_string(folder.join("dev/termination-log")).unwrap_or_default();
-    if !left.is_empty() || code == 0 {
-        return left.chars().take(4096).collect();
+    let termination_log =
+        std::fs::read_to_string(folder.join("dev/termination-log")).unwrap_or_default();
+    if !termination_log.is_empty() || code == 0 {
+        return termination_log.chars().take(4096).collect();
     }
     let output = std::fs::read(folder.join("output")).unwrap_or_default();
     String::from_utf8_lossy(&output[output.len().saturating_sub(MESSAGE_BYTES)..]).into_owned()
 }
 
 /// Expands variables: `$(NAME)` is a known variable, `$$` a dollar; anything else stays unchanged.
-fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut expanded = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -264,8 +271,8 @@ fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
         let variable = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
         (rest, _) = match (after.strip_prefix('$'), variable) {
             (Some(after), _) => (after, expanded.push('$')),
-            (None, Some((name, after))) if known.contains_key(name) => {
-                (after, expanded.push_str(&known[name]))
+            (None, Some((name, after))) if variables.contains_key(name) => {
+                (after, expanded.push_str(&variables[name]))
             }
             _ => (after, expanded.push('$')),
         };
@@ -280,11 +287,11 @@ mod tests {
 
     #[test]
     fn references_are_expanded_and_doubled_dollars_are_not() {
-        let known = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        let variables = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
         for (text, expected) in
             [("$(A)", "1"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("a$", "a$"), ("$$$(A)", "$1")]
         {
-            assert_eq!(expand(text, &known), expected, "{text}");
+            assert_eq!(expand(text, &variables), expected, "{text}");
         }
     }
 

@@ -160,7 +160,9 @@ impl State {
         let hash = request.get("hash").and_then(Value::as_bytes);
         match (hash, confirm) {
             (None, true) => self.confirmed = true,
-            (Some(hash), false) if read(&self.slots[1]).is_some_and(|(_, own)| own == *hash) => {
+            (Some(hash), false)
+                if read(&self.slots[1]).is_some_and(|(_, image_hash)| image_hash == *hash) =>
+            {
                 self.pending = true;
             }
             _ => return Err(EINVAL),

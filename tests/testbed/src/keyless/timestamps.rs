@@ -60,7 +60,7 @@ impl Timestamps {
     ///
     /// # Errors
     /// It cannot be signed.
-    pub fn seen(&self, what: &[u8], at: i64) -> anyhow::Result<Vec<u8>> {
+    pub fn timestamp_token(&self, what: &[u8], at: i64) -> anyhow::Result<Vec<u8>> {
         let at = jiff::Timestamp::from_second(at)?.strftime("%Y%m%d%H%M%SZ").to_string();
         let sha256 = sequence(&[&name("2.16.840.1.101.3.4.2.1")?])?;
         let imprint = sequence(&[&sha256, &octets(&Sha256::digest(what))?])?;
