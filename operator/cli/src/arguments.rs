@@ -146,14 +146,14 @@ pub fn read() -> Result<Arguments, clap::Error> {
 /// invalid: clap stops at the first error.
 #[must_use]
 pub fn asked_output(words: &[String]) -> Output {
-    let mut asked = words.iter().enumerate().filter_map(|(index, word)| match word.as_str() {
+    let mut values = words.iter().enumerate().filter_map(|(index, word)| match word.as_str() {
         "-o" | "--output" => words.get(index + 1).map(String::as_str),
         word => word.strip_prefix("--output=").or_else(|| {
             let value = word.strip_prefix("-o")?;
             Some(value.strip_prefix('=').unwrap_or(value))
         }),
     });
-    asked
+    values
         .find_map(|word| <Output as ValueEnum>::from_str(word, true).ok())
         .unwrap_or(Output::Table)
 }
@@ -169,8 +169,8 @@ mod tests {
         }
         let parse = |words: &[&str]| command().try_get_matches_from(words);
         let matches = parse(&["kubectl-flashjob", "report", "a", "-o", "junit"]);
-        let asked = matches.ok().and_then(|matches| matches.get_one::<Output>(OUTPUT).copied());
-        assert_eq!(asked, Some(Output::Junit));
+        let output = matches.ok().and_then(|matches| matches.get_one::<Output>(OUTPUT).copied());
+        assert_eq!(output, Some(Output::Junit));
         assert!(parse(&["kubectl-flashjob", "status", "a", "-o", "junit"]).is_err());
         assert!(parse(&["kubectl-flashjob", "plugin", "inspect", "a", "-o", "name"]).is_err());
     }
@@ -194,13 +194,13 @@ mod tests {
 
     #[test]
     fn the_form_of_a_command_line_that_cannot_be_read_is_found() {
-        let asked =
+        let output_of =
             |text: &str| asked_output(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
         for text in ["a -o json --b", "-ojson", "-o=JSON", "--output=json", "--output json"] {
-            assert_eq!(asked(text), Output::Json, "{text}");
+            assert_eq!(output_of(text), Output::Json, "{text}");
         }
         for text in ["a", "-o", "-o nothing", "--other=json"] {
-            assert_eq!(asked(text), Output::Table, "{text}");
+            assert_eq!(output_of(text), Output::Table, "{text}");
         }
     }
 }

@@ -26,7 +26,7 @@ pub fn root(error: &(dyn Error + 'static)) -> String {
     if last.is::<Elapsed>() {
         return match LIMIT.get() {
             Some(limit) if limit.as_secs() > 0 => {
-                format!("no answer within {}", duration::shown(*limit))
+                format!("no answer within {}", duration::in_words(*limit))
             }
             Some(limit) => format!("no answer within {} ms", limit.as_millis()),
             None => "no answer in time".to_owned(),

@@ -159,7 +159,7 @@ impl ClusterOptions {
         let kubeconfig =
             kubeconfig.map_err(|error| unreachable(&unusable(&error, &self.files())))?;
         if let Some(user) = &self.user
-            && !kubeconfig.auth_infos.iter().any(|known| known.name == *user)
+            && !kubeconfig.auth_infos.iter().any(|entry| entry.name == *user)
         {
             return Err(unreachable(&format!("the kubeconfig has no user {user}")));
         }

@@ -113,8 +113,8 @@ pub async fn complete(program: clap::Command, words: &[String]) -> String {
     };
     let mut path = Vec::new();
     for word in before.iter().filter(|word| !word.starts_with('-')) {
-        if let Some(found) = command.find_subcommand(word) {
-            command = found.clone();
+        if let Some(subcommand) = command.find_subcommand(word) {
+            command = subcommand.clone();
             path.push(word.as_str());
         }
     }

@@ -32,8 +32,8 @@ fn worded(error: &str) -> String {
     }
 }
 
-fn value(found: &str) -> String {
-    let (name, value) = found.split_once(' ').unwrap_or((found, ""));
+fn value(description: &str) -> String {
+    let (name, value) = description.split_once(' ').unwrap_or((description, ""));
     let value = value.trim_matches('`');
     match name {
         "integer" => format!("the number {value}"),
@@ -43,7 +43,7 @@ fn value(found: &str) -> String {
         "map" => "an object".to_owned(),
         "sequence" => "a list".to_owned(),
         "null" => "null".to_owned(),
-        _ => found.to_owned(),
+        _ => description.to_owned(),
     }
 }
 

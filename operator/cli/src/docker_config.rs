@@ -118,11 +118,11 @@ async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credent
         .map_err(|_| failed("it does not answer"))?
         .map_err(|error| failed(&root(&error)))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout);
-        return if said.contains(NOTHING_KNOWN) {
+        let message = String::from_utf8_lossy(&output.stdout);
+        return if message.contains(NOTHING_KNOWN) {
             Ok(None)
         } else {
-            Err(failed(said.lines().next().unwrap_or("it failed")))
+            Err(failed(message.lines().next().unwrap_or("it failed")))
         };
     }
     let answer: Answer =

@@ -33,7 +33,7 @@ fn bounded(time: Duration, text: &str) -> Result<Duration, String> {
 
 /// Returns a duration for people, in its two largest units: `45 s`, `4 min`, `1 h 30 min`.
 #[must_use]
-pub fn shown(time: Duration) -> String {
+pub fn in_words(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -75,7 +75,7 @@ mod tests {
             (5400, "1 h 30 min"),
             (90_000, "1 d 1 h"),
         ] {
-            assert_eq!(shown(Duration::from_secs(seconds)), text);
+            assert_eq!(in_words(Duration::from_secs(seconds)), text);
         }
     }
 }

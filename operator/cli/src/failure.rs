@@ -89,16 +89,20 @@ impl Failure {
     /// Returns the failure for a file or folder that cannot be written, with the obstacle.
     pub fn unwritable(path: &Path, error: &io::Error) -> Self {
         // Missing parts of the path are created, so the existing part decides.
-        let there = path.ancestors().find(|there| there.exists()).unwrap_or(Path::new("."));
-        let folder = if there.is_dir() { Some(there) } else { there.parent() };
+        let existing_path =
+            path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
+        let folder =
+            if existing_path.is_dir() { Some(existing_path) } else { existing_path.parent() };
         let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new(".")).display();
-        let is_path = there == path;
+        let is_path = existing_path == path;
         let cause = match error.kind() {
-            _ if !there.is_dir() && !is_path => {
-                format!("{} is a file, not a folder", there.display())
+            _ if !existing_path.is_dir() && !is_path => {
+                format!("{} is a file, not a folder", existing_path.display())
             }
-            ErrorKind::AlreadyExists | ErrorKind::NotADirectory if is_path && !there.is_dir() => {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory
+                if is_path && !existing_path.is_dir() =>
+            {
                 "it is a file, not a folder".to_owned()
             }
             ErrorKind::IsADirectory => "it is a folder".to_owned(),
@@ -221,16 +225,16 @@ mod tests {
         assert!(read(&file).contains("is not UTF-8 text"), "{}", read(&file));
         assert!(read(folder.path()).contains("it is a folder"), "{}", read(folder.path()));
         assert!(read(&folder.path().join("a")).contains("there is no such file"));
-        let made = |path: &Path| {
+        let creation_failure = |path: &Path| {
             let error =
                 std::fs::create_dir_all(path).err().map(|error| Failure::unwritable(path, &error));
             error.map(|failure| failure.message).unwrap_or_default()
         };
         let in_the_way = format!("{} is a file, not a folder", file.display());
-        let below = made(&file.join("a/b"));
+        let below = creation_failure(&file.join("a/b"));
         assert!(below.contains(&in_the_way) && below.contains("name another path"), "{below}");
-        assert!(made(&file).contains("it is a file, not a folder"));
-        let nowhere = made(Path::new("/proc/nobody/may/write"));
+        assert!(creation_failure(&file).contains("it is a file, not a folder"));
+        let nowhere = creation_failure(Path::new("/proc/nobody/may/write"));
         assert!(nowhere.contains("/proc") && !nowhere.contains("os error"), "{nowhere}");
         for error in [ErrorKind::PermissionDenied, ErrorKind::StorageFull] {
             let message = Failure::unwritable(&folder.path().join("a/b"), &error.into()).message;

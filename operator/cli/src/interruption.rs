@@ -30,14 +30,14 @@ impl Interruption {
     pub fn listen(&self) -> Result<impl Future<Output = Failure> + use<>, Failure> {
         let (mut interrupt, mut terminate) =
             (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-        let said = self.0.clone();
+        let consequence = self.0.clone();
         Ok(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            Failure::new(Code::Interrupted, "Interrupted", format!("interrupted; {said}"))
+            let consequence = consequence.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Failure::new(Code::Interrupted, "Interrupted", format!("interrupted; {consequence}"))
         })
     }
 }

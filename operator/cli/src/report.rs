@@ -52,8 +52,8 @@ impl Report {
             fields.extend(more);
         }
         for (form, text) in below.forms.into_iter().filter(|(_, text)| !text.is_empty()) {
-            match self.forms.iter_mut().find(|(own, _)| *own == form) {
-                Some((_, own)) => *own = format!("{own}\n{text}"),
+            match self.forms.iter_mut().find(|(existing_form, _)| *existing_form == form) {
+                Some((_, existing_text)) => *existing_text = format!("{existing_text}\n{text}"),
                 None => self.forms.push((form, text)),
             }
         }
@@ -65,8 +65,8 @@ impl Report {
         if let (Some(failure), Value::Object(fields)) = (&self.failure, &mut self.json) {
             fields.insert("error".to_owned(), failure.json());
         }
-        let own = self.forms.iter().find(|(form, _)| *form == output);
-        let printed = match (own, output) {
+        let requested_form = self.forms.iter().find(|(form, _)| *form == output);
+        let printed = match (requested_form, output) {
             // An empty list prints no line, rather than an empty one.
             (Some((_, form)), _) if form.is_empty() => Ok(()),
             (Some((_, form)), _) => print(form),

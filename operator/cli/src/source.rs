@@ -327,9 +327,9 @@ fn registries(
 async fn logins(reference: &Reference, registries: &[RegistryConfig]) -> Result<Logins, Failure> {
     let mut logins = Vec::new();
     for (host, repository) in places(reference, registries) {
-        let found = docker_config::credentials(&host, &repository).await?;
+        let docker_login = docker_config::credentials(&host, &repository).await?;
         let registry = registries.iter().find(|registry| registry.is_at(&host));
-        match (found, registry.and_then(|registry| registry.credentials.as_ref())) {
+        match (docker_login, registry.and_then(|registry| registry.credentials.as_ref())) {
             (None, Some(of_operator)) => {
                 let message = format!(
                     "the operator logs in to {host} with the password in Secret {}, and there are \
@@ -339,7 +339,9 @@ async fn logins(reference: &Reference, registries: &[RegistryConfig]) -> Result<
                 );
                 return Err(Failure::new(Code::Unavailable, "CredentialsMissing", message));
             }
-            (found, _) => logins.extend(found.map(|credentials| (host, credentials))),
+            (docker_login, _) => {
+                logins.extend(docker_login.map(|credentials| (host, credentials)))
+            }
         }
     }
     Ok(logins.into_iter().collect())

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
-use author::{Author, component, plugin, said};
+use author::{Author, command_output, component, plugin};
 use flashjob_testbed::keyless::{Signing, Sigstore};
 use flashjob_testbed::process::{repository, script};
 use flashjob_testbed::signatures::{Signer, attach_simple};
@@ -28,8 +28,8 @@ fn build(author: &Author) -> anyhow::Result<serde_json::Value> {
         "--directory",
         &folder.display().to_string(),
     ];
-    let made = said(plugin(&words, author.folder.path()).output()?)?.good()?;
-    assert_eq!(made["deviceType"], "thermo1");
+    let report = command_output(plugin(&words, author.folder.path()).output()?)?.good()?;
+    assert_eq!(report["deviceType"], "thermo1");
     // The same crates as in this repository, which are available without a network.
     std::fs::copy(repository().join("Cargo.lock"), folder.join("Cargo.lock"))?;
     let toolchain = script("tests/wasm/toolchain.sh")?;
@@ -56,7 +56,7 @@ fn build(author: &Author) -> anyhow::Result<serde_json::Value> {
     );
     let mut build = plugin(&["build"], author.folder.path());
     prepare(&mut build);
-    said(build.output()?)?.good()
+    command_output(build.output()?)?.good()
 }
 
 #[tokio::test]
@@ -253,11 +253,11 @@ async fn verified_without_a_key(
         (["--certificate-identity", subject], "--trusted-root"),
         (["--certificate-oidc-issuer", issuer], "--trusted-root"),
     ] {
-        let said = author.plugin(&[&["verify", reference][..], &words].concat())?;
+        let output = author.plugin(&[&["verify", reference][..], &words].concat())?;
         assert!(
-            said.code == Some(2) && said.errors.contains(missing),
+            output.code == Some(2) && output.errors.contains(missing),
             "{words:?}: {}",
-            said.errors
+            output.errors
         );
     }
     Ok(())
@@ -291,11 +291,8 @@ async fn a_registry_that_lets_nobody_in_is_told_apart_from_one_without_the_plugi
         }
     }
     author.log_in("{}")?;
-    said(plugin(&["inspect", "127.0.0.1:1/a/b:1"], author.folder.path()).output()?)?.failed(
-        3,
-        "RegistryUnreachable",
-        "127.0.0.1:1",
-    );
+    command_output(plugin(&["inspect", "127.0.0.1:1/a/b:1"], author.folder.path()).output()?)?
+        .failed(3, "RegistryUnreachable", "127.0.0.1:1");
     Ok(())
 }
 
@@ -339,7 +336,7 @@ async fn what_does_not_fit_the_contract_is_pushed_only_by_force_and_then_refused
     author.plugin(&["inspect", &reference])?.failed(3, "NotFound", "plugins/broken:1");
     author.plugin(&["push", &file, &reference, "--force"])?.good()?;
     // Without the certificate of the registry's authority.
-    said(plugin(&["inspect", &reference], author.folder.path()).output()?)?.failed(
+    command_output(plugin(&["inspect", &reference], author.folder.path()).output()?)?.failed(
         3,
         "RegistryUnreachable",
         "signed by an unknown authority; set",

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 #[allow(dead_code, reason = "the registry's part is for other tests")]
 mod author;
 
-use author::{CommandOutput, said};
+use author::{CommandOutput, command_output};
 
 /// Longer than any step takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -29,27 +29,27 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn ask(kubeconfig: &Path, words: &[&str]) -> anyhow::Result<CommandOutput> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
     command.args(["-o", "json", "check", "--kubeconfig"]).arg(kubeconfig).args(words);
-    said(command.env_remove("RUST_LOG").output()?)
+    command_output(command.env_remove("RUST_LOG").output()?)
 }
 
 /// Returns status and message of a check.
-fn found(said: &CommandOutput, check: &str) -> (String, String) {
+fn status_and_message(output: &CommandOutput, check: &str) -> (String, String) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let checks = said.json["checks"].as_array().into_iter().flatten();
-    let mut checks = checks.filter(|found| found["check"] == check);
+    let checks = output.json["checks"].as_array().into_iter().flatten();
+    let mut checks = checks.filter(|finding| finding["check"] == check);
     checks.next().map_or_else(
-        || panic!("no check {check} in {}", said.json),
-        |found| {
-            let words = [text(&found["message"]), text(&found["next"])].join(" ");
-            (text(&found["status"]), words)
+        || panic!("no check {check} in {}", output.json),
+        |finding| {
+            let words = [text(&finding["message"]), text(&finding["next"])].join(" ");
+            (text(&finding["status"]), words)
         },
     )
 }
 
 #[track_caller]
-fn is(said: &CommandOutput, check: &str, status: &str, words: &str) {
-    let (found, message) = found(said, check);
-    assert!(found == status && message.contains(words), "{check}: {found}: {message}");
+fn is(output: &CommandOutput, check: &str, status: &str, words: &str) {
+    let (actual, message) = status_and_message(output, check);
+    assert!(actual == status && message.contains(words), "{check}: {actual}: {message}");
 }
 
 /// Creates an object with its status.
@@ -138,8 +138,8 @@ async fn what_is_missing_is_named_with_what_to_do_next_until_nothing_is() -> any
         .await?;
     create(&client, event("RightMissing", "the right to get leases is missing; grant it")).await?;
     let forbidden = eventually("the schemas are published", LIMIT, || async {
-        let said = check()?;
-        Ok((found(&said, "definition DevicePlugin").0 == "ok").then_some(said))
+        let output = check()?;
+        Ok((status_and_message(&output, "definition DevicePlugin").0 == "ok").then_some(output))
     })
     .await?;
     is(&forbidden, "definition FlashJob", "ok", "of this version");

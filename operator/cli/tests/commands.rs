@@ -6,11 +6,11 @@ mod author;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use author::{CommandOutput, component, plugin, said};
+use author::{CommandOutput, command_output, component, plugin};
 use serde_json::json;
 
 fn ask(folder: &Path, words: &[&str]) -> anyhow::Result<CommandOutput> {
-    said(plugin(words, folder).output()?)
+    command_output(plugin(words, folder).output()?)
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn an_interrupted_command_ends_with_130_and_leaves_nothing_behind() -> anyhow::R
     // The command has sent its request, and waits for the answer.
     let _connection = silent.accept()?;
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
-    said(child.wait_with_output()?)?.failed(130, "Interrupted", "interrupted");
+    command_output(child.wait_with_output()?)?.failed(130, "Interrupted", "interrupted");
     assert_eq!(std::fs::read_dir(folder.path())?.count(), 0);
     Ok(())
 }

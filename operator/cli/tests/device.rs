@@ -6,7 +6,7 @@ mod author;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use author::{CommandOutput, component, plugin, said};
+use author::{CommandOutput, command_output, component, plugin};
 use flashjob_api::akri::Instance;
 use flashjob_testbed::certificates::Authority;
 use flashjob_testbed::control_plane::ControlPlane;
@@ -21,7 +21,7 @@ fn ask(kubeconfig: &Path, device: &str, more: &[&str]) -> anyhow::Result<Command
     let esp32 = component("esp32");
     let words = [&["run", &esp32, "--device", device], more].concat();
     let folder = kubeconfig.parent().unwrap_or(Path::new("/"));
-    said(plugin(&words, folder).env("KUBECONFIG", kubeconfig).output()?)
+    command_output(plugin(&words, folder).env("KUBECONFIG", kubeconfig).output()?)
 }
 
 #[tokio::test]

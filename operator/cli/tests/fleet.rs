@@ -43,8 +43,8 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
     let uids = person.uids("esp32")?;
     ensure!(uids.len() == 3, "{uids:?}");
     let answers = format!("ESP32\nthermo\n\nn\n7\n\n0,2\n{FIRMWARE}\n\n1\n1\n");
-    let said = person.answer(&["flash"], &answers)?;
-    ensure!(said.code == Some(0), "{said:?}");
+    let output = person.answer(&["flash"], &answers)?;
+    ensure!(output.code == Some(0), "{output:?}");
     let line = |number: usize| {
         let uid = &uids[number];
         format!("[{number}] UUID: {uid}, Device Type: esp32, Application Type: thermo\n")
@@ -74,8 +74,8 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
         batch(1, &uids[0]),
         batch(2, &uids[2]),
     );
-    ensure!(said.text.starts_with(&expected), "expected:\n{expected}\nsaid:\n{}", said.text);
-    ensure!(said.text.contains("completed 2, failed 0"), "{}", said.text);
+    ensure!(output.text.starts_with(&expected), "expected:\n{expected}\nsaid:\n{}", output.text);
+    ensure!(output.text.contains("completed 2, failed 0"), "{}", output.text);
     let job = person.jobs().get("flashjob").await?;
     ensure!(job.spec.uuid == [uids[0].clone(), uids[2].clone()], "{:?}", job.spec);
     ensure!(job.spec.device.as_deref() == Some("esp32") && job.spec.version == "0.2.0");
@@ -86,45 +86,52 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
     ensure!(person.jobs().get("flashjob").await?.spec == job.spec);
     // The order of the answers before the question about the image was added.
     let answers = format!("esp32\nthermo\n\ny\n{FIRMWARE}\n2\n0\n");
-    let said = person.answer(&["flash", "--interactive"], &answers)?;
-    ensure!(said.code == Some(0), "{said:?}");
-    ensure!(said.text.contains("Left out: 2 devices"), "{said:?}");
+    let output = person.answer(&["flash", "--interactive"], &answers)?;
+    ensure!(output.code == Some(0), "{output:?}");
+    ensure!(output.text.contains("Left out: 2 devices"), "{output:?}");
     ensure!(person.jobs().get("flashjob").await?.spec.uuid.len() == 3);
     let mut flashed = person.flashed().await?;
     flashed.sort_unstable();
     ensure!(flashed == [0, 1, 1, 1], "{flashed:?}");
-    let said = person.answer(&["flash"], &answers)?;
-    ensure!(said.code == Some(0) && said.text.contains("is unchanged"), "{said:?}");
+    let output = person.answer(&["flash"], &answers)?;
+    ensure!(output.code == Some(0) && output.text.contains("is unchanged"), "{output:?}");
     another_mix_of_devices(&person, &uids)?;
     ensure!(person.flashed().await?.iter().sum::<u32>() == 3);
-    let said = person.answer(&["flash"], "no-such-type\n\n\n")?;
-    ensure!(said.code == Some(0), "{said:?}");
+    let output = person.answer(&["flash"], "no-such-type\n\n\n")?;
+    ensure!(output.code == Some(0), "{output:?}");
     ensure!(
-        said.text
+        output
+            .text
             .contains("No instances found matching the criteria.\nNo matching instances found.\n")
     );
-    let said = person.answer(&["flash"], "esp32\n\n\ny\n")?;
-    ensure!(said.code == Some(1) && said.errors.contains("nothing was applied"), "{said:?}");
+    let output = person.answer(&["flash"], "esp32\n\n\ny\n")?;
+    ensure!(output.code == Some(1) && output.errors.contains("nothing was applied"), "{output:?}");
     Ok(())
 }
 
 /// Checks that a FlashJob for one type takes no device of another, and keeps its results.
 fn another_mix_of_devices(person: &Person, uids: &[String]) -> anyhow::Result<()> {
     let version = ["--firmware", FIRMWARE, "--version", "0.2.0", "--yes"];
-    let said = person.run(&[&["flash", "--all"], &version[..]].concat())?;
-    ensure!(said.code == Some(1) && said.errors.contains("spec.device is esp32"), "{said:?}");
+    let output = person.run(&[&["flash", "--all"], &version[..]].concat())?;
+    ensure!(
+        output.code == Some(1) && output.errors.contains("spec.device is esp32"),
+        "{output:?}"
+    );
     // Devices that are in the FlashJob already stay unchanged, whichever option selected them.
     let all = uids.join(",");
-    let said = person.run(&[&["flash", "--uid", &all], &version[..]].concat())?;
-    ensure!(said.code == Some(0) && said.text.contains("is unchanged"), "{said:?}");
+    let output = person.run(&[&["flash", "--uid", &all], &version[..]].concat())?;
+    ensure!(output.code == Some(0) && output.text.contains("is unchanged"), "{output:?}");
     // Options narrow what the dialogue lists, and are the defaults of its questions.
     let narrow = ["--interactive", "--type", "esp32s2", "--firmware", FIRMWARE];
     let words = [&["flash"], &narrow[..], &["--name", "other", "--dry-run"]].concat();
-    let said = person.answer(&words, "\n\n\ny\n\n\n\n\n")?;
-    ensure!(said.code == Some(0) && !said.text.contains(&uids[0]), "{said:?}");
-    ensure!(said.text.contains(&format!("Enter the firmware to use [{FIRMWARE}]: ")), "{said:?}");
-    ensure!(said.text.contains("(default is 60): \napiVersion: "), "{said:?}");
-    ensure!(said.text.contains("device: esp32s2"), "{said:?}");
+    let output = person.answer(&words, "\n\n\ny\n\n\n\n\n")?;
+    ensure!(output.code == Some(0) && !output.text.contains(&uids[0]), "{output:?}");
+    ensure!(
+        output.text.contains(&format!("Enter the firmware to use [{FIRMWARE}]: ")),
+        "{output:?}"
+    );
+    ensure!(output.text.contains("(default is 60): \napiVersion: "), "{output:?}");
+    ensure!(output.text.contains("device: esp32s2"), "{output:?}");
     Ok(())
 }
 
@@ -162,11 +169,11 @@ async fn on_a_terminal_the_version_is_asked_for_and_a_signal_leaves_a_whole_job(
     terminal.exp_string("FlashJob default/flashjob remains")?;
     terminal.exp_string("Not started: 1 device of later batches")?;
     // The FlashJob is complete, and the same answers continue with the other devices.
-    let said = person.run(&["status", "flashjob", "--timeout", "2m", "-o", "json"])?;
-    ensure!(said.code == Some(0), "{said:?}");
-    ensure!(said.json()?["jobs"][0]["counts"]["completed"] == 1, "{said:?}");
-    let said = person.answer(&["flash"], &format!("\n\n\ny\n{FIRMWARE}\n\n5\n0\n"))?;
-    ensure!(said.code == Some(0), "{said:?}");
+    let output = person.run(&["status", "flashjob", "--timeout", "2m", "-o", "json"])?;
+    ensure!(output.code == Some(0), "{output:?}");
+    ensure!(output.json()?["jobs"][0]["counts"]["completed"] == 1, "{output:?}");
+    let output = person.answer(&["flash"], &format!("\n\n\ny\n{FIRMWARE}\n\n5\n0\n"))?;
+    ensure!(output.code == Some(0), "{output:?}");
     ensure!(person.flashed().await? == [1, 1]);
     // A view that is redrawn in place.
     let mut terminal = on_a_terminal(&person, &["status", "flashjob", "-w"])?;
@@ -181,27 +188,27 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let flash = ["flash", "--type", "esp32", "--firmware", FIRMWARE, "--version", "0.2.0"];
     let with = |words: &[&'static str]| [&flash[..], words].concat();
     // Nothing is flashed without confirmation, or in a dry run.
-    let said = person.run(&flash)?;
-    ensure!(said.code == Some(2) && said.errors.contains("--yes"), "{said:?}");
-    let said = person.run(&with(&["--dry-run", "-o", "yaml"]))?;
-    ensure!(said.code == Some(0), "{said:?}");
-    let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
-    ensure!(shown.spec.uuid.len() == 3, "{shown:?}");
-    let said = person.run(&with(&["--dry-run", "--name", "No_Name"]))?;
-    ensure!(said.code == Some(1) && said.errors.contains("No_Name"), "{said:?}");
+    let output = person.run(&flash)?;
+    ensure!(output.code == Some(2) && output.errors.contains("--yes"), "{output:?}");
+    let output = person.run(&with(&["--dry-run", "-o", "yaml"]))?;
+    ensure!(output.code == Some(0), "{output:?}");
+    let job: FlashJob = serde_json::from_value(serde_saphyr::from_str(&output.text)?)?;
+    ensure!(job.spec.uuid.len() == 3, "{job:?}");
+    let output = person.run(&with(&["--dry-run", "--name", "No_Name"]))?;
+    ensure!(output.code == Some(1) && output.errors.contains("No_Name"), "{output:?}");
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
     // Programs get their output format even if the command line is invalid.
-    let said = person.run(&with(&["--batch-size", "none", "--output=json"]))?;
-    ensure!(said.code == Some(2) && said.json()?["error"]["reason"] == "Usage", "{said:?}");
+    let output = person.run(&with(&["--batch-size", "none", "--output=json"]))?;
+    ensure!(output.code == Some(2) && output.json()?["error"]["reason"] == "Usage", "{output:?}");
     // A likely mistake flashes nothing.
     let all = ["--firmware", FIRMWARE, "--version", "0.2.0", "--yes"];
-    let said = person.run(&[&["flash", "--uid", ""], &all[..]].concat())?;
-    ensure!(said.code == Some(2), "{said:?}");
-    let said =
+    let output = person.run(&[&["flash", "--uid", ""], &all[..]].concat())?;
+    ensure!(output.code == Some(2), "{output:?}");
+    let output =
         person.run(&[&["flash", "--type", "esp32", "--uid", "nosuch"], &all[..]].concat())?;
-    ensure!(said.code == Some(3) && said.errors.contains("nosuch"), "{said:?}");
-    let said = person.run(&with(&["--yes", "--file", "/proc/nobody/may/write.yaml"]))?;
-    ensure!(said.code == Some(1), "{said:?}");
+    ensure!(output.code == Some(3) && output.errors.contains("nosuch"), "{output:?}");
+    let output = person.run(&with(&["--yes", "--file", "/proc/nobody/may/write.yaml"]))?;
+    ensure!(output.code == Some(1), "{output:?}");
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
     // One device of the first batch fails: no other batch starts.
     let first = person.uids("esp32")?.swap_remove(0);
@@ -210,45 +217,45 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let (_, report) = reports.iter().find(|(uid, _)| *uid == first).context("no device")?;
     let broken = Behaviour { cut_transfer: true, ..Behaviour::default() };
     person.testbed.fleet.behave(&report.id, &broken).await?;
-    let said = person.run(&with(&["--yes", "--batch-size", "1", "-o", "json"]))?;
-    ensure!(said.code == Some(10), "{said:?}");
-    ensure!(said.json()?["error"]["reason"] == "BatchFailed", "{said:?}");
+    let output = person.run(&with(&["--yes", "--batch-size", "1", "-o", "json"]))?;
+    ensure!(output.code == Some(10), "{output:?}");
+    ensure!(output.json()?["error"]["reason"] == "BatchFailed", "{output:?}");
     let job = person.jobs().get("flashjob").await?;
     ensure!(json!({"uuid": job.spec.uuid}) == endpoint, "{:?}", job.spec);
-    let said = person.run(&["status", "flashjob"])?;
-    ensure!(said.code == Some(10) && said.text.contains("To do: "), "{said:?}");
-    let said = person.run(&["report", "flashjob", "-o", "csv"])?;
+    let output = person.run(&["status", "flashjob"])?;
+    ensure!(output.code == Some(10) && output.text.contains("To do: "), "{output:?}");
+    let output = person.run(&["report", "flashjob", "-o", "csv"])?;
     ensure!(
-        said.text.contains(&format!("{first},{},0.1.0,0.2.0,failed,", name(&said))),
-        "{said:?}"
+        output.text.contains(&format!("{first},{},0.1.0,0.2.0,failed,", name(&output))),
+        "{output:?}"
     );
     // A dry run shows the devices of the FlashJob and those that would be added.
-    let said = person.run(&with(&["--dry-run", "--file", "shown.yaml"]))?;
-    ensure!(said.code == Some(0) && said.errors.contains("Left out: 1 device"), "{said:?}");
-    let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
-    ensure!(shown.spec.uuid.len() == 3 && shown.spec.uuid[0] == first, "{shown:?}");
+    let output = person.run(&with(&["--dry-run", "--file", "shown.yaml"]))?;
+    ensure!(output.code == Some(0) && output.errors.contains("Left out: 1 device"), "{output:?}");
+    let job: FlashJob = serde_json::from_value(serde_saphyr::from_str(&output.text)?)?;
+    ensure!(job.spec.uuid.len() == 3 && job.spec.uuid[0] == first, "{job:?}");
     ensure!(person.folder.path().join("shown.yaml").is_file());
     ensure!(person.jobs().get("flashjob").await?.spec.uuid.len() == 1);
-    let said = person.run(&["retry", "flashjob", "--dry-run"])?;
-    let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
-    ensure!(shown.spec.uuid == [first.clone()], "{shown:?}");
+    let output = person.run(&["retry", "flashjob", "--dry-run"])?;
+    let job: FlashJob = serde_json::from_value(serde_saphyr::from_str(&output.text)?)?;
+    ensure!(job.spec.uuid == [first.clone()], "{job:?}");
     // Shell completion offers the names of FlashJobs.
-    let said = person.run(&["__complete", "status", "flash"])?;
-    ensure!(said.text == "flashjob\n:4\n", "{said:?}");
+    let output = person.run(&["__complete", "status", "flash"])?;
+    ensure!(output.text == "flashjob\n:4\n", "{output:?}");
     // After its repair the device is flashed again, in a FlashJob of its own.
     person.testbed.fleet.behave(&report.id, &Behaviour::default()).await?;
-    let said = person.run(&["retry", "flashjob", "--reason", "NoSuchReason", "--yes"])?;
-    ensure!(said.code == Some(3), "{said:?}");
-    let said = person.run(&["retry", "flashjob", "--yes", "-o", "name"])?;
-    ensure!(said.text.trim().ends_with("/flashjob-retry-1"), "{said:?}");
+    let output = person.run(&["retry", "flashjob", "--reason", "NoSuchReason", "--yes"])?;
+    ensure!(output.code == Some(3), "{output:?}");
+    let output = person.run(&["retry", "flashjob", "--yes", "-o", "name"])?;
+    ensure!(output.text.trim().ends_with("/flashjob-retry-1"), "{output:?}");
     let watch = ["status", "flashjob-retry-1", "-w", "--timeout", "2m"];
-    let said = person
+    let output = person
         .run(&[&watch[..], &["--as", "watcher", "--as-group", "system:masters"]].concat())?;
-    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(output.code == Some(0), "{output:?}");
     let retried = person.run(&["report", "flashjob-retry-1", "-o", "json"])?.json()?;
     let retried = &retried["devices"][0];
-    let shown = (&retried["from"], &retried["attempts"], &retried["unverified"]);
-    ensure!(shown == (&json!("0.1.0"), &json!(1), &json!(false)), "{retried}");
+    let retry_fields = (&retried["from"], &retried["attempts"], &retried["unverified"]);
+    ensure!(retry_fields == (&json!("0.1.0"), &json!(1), &json!(false)), "{retried}");
     ensure!(retried["seconds"].is_u64(), "{retried}");
     let requests = requests_as(&person, "watcher")?;
     // One list and one watch, which may be logged at their start and end; no request per device.
@@ -259,20 +266,20 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     ensure!(person.run(&["pause", "flashjob"])?.code == Some(0));
     let more = json!({"spec": {"uuid": person.uids("esp32")?}});
     person.jobs().patch("flashjob", &PatchParams::default(), &Patch::Merge(more)).await?;
-    let said = person.run(&["status", "flashjob", "--until", "blocked"])?;
-    ensure!(said.code == Some(12), "{said:?}");
-    let said = person.run(&["status", "flashjob", "--timeout", "1s"])?;
-    ensure!(said.code == Some(11), "{said:?}");
-    ensure!(said.errors.contains("kubectl flashjob resume flashjob -n default"), "{said:?}");
+    let output = person.run(&["status", "flashjob", "--until", "blocked"])?;
+    ensure!(output.code == Some(12), "{output:?}");
+    let output = person.run(&["status", "flashjob", "--timeout", "1s"])?;
+    ensure!(output.code == Some(11), "{output:?}");
+    ensure!(output.errors.contains("kubectl flashjob resume flashjob -n default"), "{output:?}");
     // If one object is missing, nothing is changed, and existing ones are shown.
     ensure!(person.run(&["resume", "flashjob", "missing"])?.code == Some(3));
     ensure!(person.jobs().get("flashjob").await?.spec.suspend == Some(true));
-    let said = person.run(&["status", "flashjob", "missing"])?;
-    ensure!(said.code == Some(3) && said.text.contains("default/flashjob"), "{said:?}");
-    ensure!(said.errors.contains("default/missing"), "{said:?}");
+    let output = person.run(&["status", "flashjob", "missing"])?;
+    ensure!(output.code == Some(3) && output.text.contains("default/flashjob"), "{output:?}");
+    ensure!(output.errors.contains("default/missing"), "{output:?}");
     ensure!(person.run(&["resume", "flashjob"])?.code == Some(0));
-    let said = person.run(&["status", "flashjob", "-w"])?;
-    ensure!(said.code == Some(10) && said.text.contains("failed 1"), "{said:?}");
+    let output = person.run(&["status", "flashjob", "-w"])?;
+    ensure!(output.code == Some(10) && output.text.contains("failed 1"), "{output:?}");
     // A FlashJob that is not over and flashes something else stays unchanged.
     person.behave(&Behaviour { transfer_ms: 300_000, ..Behaviour::default() }).await?;
     let other = ["--again", "--yes", "--timeout", "1s"];
@@ -280,39 +287,39 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     ensure!(person.run(&["pause", "flashjob"])?.code == Some(0));
     eventually("the pause is seen", LIMIT, || async {
         let job = person.jobs().get("flashjob").await?;
-        let seen = job.status.and_then(|status| status.observed_generation);
-        Ok((seen == job.metadata.generation).then_some(()))
+        let observed_generation = job.status.and_then(|status| status.observed_generation);
+        Ok((observed_generation == job.metadata.generation).then_some(()))
     })
     .await?;
-    let said = person.run(&with(&other))?;
-    ensure!(said.code == Some(11), "{said:?}");
-    ensure!(said.errors.contains("kubectl flashjob resume flashjob -n default"), "{said:?}");
+    let output = person.run(&with(&other))?;
+    ensure!(output.code == Some(11), "{output:?}");
+    ensure!(output.errors.contains("kubectl flashjob resume flashjob -n default"), "{output:?}");
     ensure!(person.jobs().get("flashjob").await?.spec.suspend == Some(true));
     ensure!(person.run(&["resume", "flashjob"])?.code == Some(0));
-    let said = person.run(&with(&other))?;
-    ensure!(said.code == Some(1) && said.errors.contains("is not over"), "{said:?}");
+    let output = person.run(&with(&other))?;
+    ensure!(output.code == Some(1) && output.errors.contains("is not over"), "{output:?}");
     eventually("a device is held by the FlashJob", LIMIT, || async {
-        let said = person.run(&["devices", "-o", "json"])?.json()?;
-        let devices = said["devices"].as_array().context("no devices")?;
+        let listing = person.run(&["devices", "-o", "json"])?.json()?;
+        let devices = listing["devices"].as_array().context("no devices")?;
         let held = devices.iter().any(|device| device["heldBy"]["job"] == "flashjob");
         Ok(held.then_some(()))
     })
     .await?;
     who_may_see_less(&person).await?;
-    let said = person.run(&["cancel", "flashjob"])?;
-    ensure!(said.code == Some(2), "{said:?}");
-    let said = person.run(&["cancel", "flashjob", "flashjob-retry-1", "--yes"])?;
-    ensure!(said.code == Some(0), "{said:?}");
+    let output = person.run(&["cancel", "flashjob"])?;
+    ensure!(output.code == Some(2), "{output:?}");
+    let output = person.run(&["cancel", "flashjob", "flashjob-retry-1", "--yes"])?;
+    ensure!(output.code == Some(0), "{output:?}");
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
-    let said = person.run(&["status", "flashjob"])?;
-    ensure!(said.code == Some(3), "{said:?}");
+    let output = person.run(&["status", "flashjob"])?;
+    ensure!(output.code == Some(3), "{output:?}");
     Ok(())
 }
 
 /// Checks a user who may list FlashJobs of the namespace only, and one who may list none.
 async fn who_may_see_less(person: &Person) -> anyhow::Result<()> {
-    let both = "instances.akri.sh,flashjobs.application.flashjob.nbfc.io";
-    for (name, resources) in [("some", both), ("none", "instances.akri.sh")] {
+    let both_resources = "instances.akri.sh,flashjobs.application.flashjob.nbfc.io";
+    for (name, resources) in [("some", both_resources), ("none", "instances.akri.sh")] {
         let role =
             ["role", name, "--verb=list", &format!("--resource={resources}")].map(str::to_owned);
         let binding = ["rolebinding", name, &format!("--role={name}"), &format!("--user={name}")];
@@ -324,22 +331,22 @@ async fn who_may_see_less(person: &Person) -> anyhow::Result<()> {
     let devices = |user: &'static str| async move {
         // A right takes effect a moment after it is granted.
         eventually("the rights hold", LIMIT, || async {
-            let said = person.run(&["devices", "-o", "json", "--as", user])?;
-            Ok((said.code == Some(0)).then_some(said))
+            let output = person.run(&["devices", "-o", "json", "--as", user])?;
+            Ok((output.code == Some(0)).then_some(output))
         })
         .await
     };
-    let said = devices("some").await?;
-    ensure!(said.errors.contains("FlashJobs of other namespaces"), "{said:?}");
-    let listed = said.json()?;
+    let output = devices("some").await?;
+    ensure!(output.errors.contains("FlashJobs of other namespaces"), "{output:?}");
+    let listed = output.json()?;
     ensure!(listed["holdersKnown"] == true, "{listed}");
     let held = |device: &Value| device["heldBy"]["job"] == "flashjob";
     ensure!(listed["devices"].as_array().is_some_and(|all| all.iter().any(held)), "{listed}");
-    let said = devices("none").await?;
-    ensure!(said.json()?["holdersKnown"] == false, "{said:?}");
-    let said = person.run(&["devices", "--as", "none"])?;
-    ensure!(said.text.lines().nth(1).is_some_and(|line| line.ends_with('?')), "{said:?}");
-    ensure!(said.errors.contains("HELD BY is not known in namespace default"), "{said:?}");
+    let output = devices("none").await?;
+    ensure!(output.json()?["holdersKnown"] == false, "{output:?}");
+    let output = person.run(&["devices", "--as", "none"])?;
+    ensure!(output.text.lines().nth(1).is_some_and(|line| line.ends_with('?')), "{output:?}");
+    ensure!(output.errors.contains("HELD BY is not known in namespace default"), "{output:?}");
     Ok(())
 }
 
@@ -347,16 +354,16 @@ async fn who_may_see_less(person: &Person) -> anyhow::Result<()> {
 fn requests_as(person: &Person, user: &str) -> anyhow::Result<Vec<String>> {
     let log = std::fs::read_to_string(&person.testbed.control_plane.audit_log)?;
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let own = entries.filter(|entry| entry["impersonatedUser"]["username"] == user);
+    let user_entries = entries.filter(|entry| entry["impersonatedUser"]["username"] == user);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(own
+    Ok(user_entries
         .map(|entry| format!("{} {}", text(&entry["verb"]), text(&entry["objectRef"]["resource"])))
         .collect())
 }
 
 /// Returns the Instance's name in the second line of a report.
-fn name(said: &CommandOutput) -> String {
-    let line = said.text.lines().nth(1).unwrap_or_default();
+fn name(output: &CommandOutput) -> String {
+    let line = output.text.lines().nth(1).unwrap_or_default();
     line.split(',').nth(1).unwrap_or_default().to_owned()
 }
 
@@ -371,8 +378,8 @@ async fn two_people_at_once_lose_no_device_of_each_other() -> anyhow::Result<()>
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn()
     };
-    let both = [flash(&uids[..2])?, flash(&uids[2..])?];
-    for child in both {
+    let children = [flash(&uids[..2])?, flash(&uids[2..])?];
+    for child in children {
         let output = child.wait_with_output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -383,10 +390,10 @@ async fn two_people_at_once_lose_no_device_of_each_other() -> anyhow::Result<()>
     let again =
         ["flash", "--all", "--firmware", FIRMWARE, "--version", "0.2.0", "--yes", "--again"];
     let pace = ["--batch-size", "1", "--delay", "10m", "--timeout", "30s"];
-    let said = person.run(&[&again[..], &pace].concat())?;
-    ensure!(said.code == Some(11), "{said:?}");
-    ensure!(said.errors.contains("Not started: 3 devices"), "{said:?}");
-    ensure!(said.errors.contains("without --again"), "{said:?}");
+    let output = person.run(&[&again[..], &pace].concat())?;
+    ensure!(output.code == Some(11), "{output:?}");
+    ensure!(output.errors.contains("Not started: 3 devices"), "{output:?}");
+    ensure!(output.errors.contains("without --again"), "{output:?}");
     ensure!(person.jobs().get("flashjob").await?.spec.uuid.len() == 1);
     Ok(())
 }
@@ -406,29 +413,29 @@ async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow
         "",
     )?;
     ensure!(nowhere.code == Some(3) && nowhere.errors.contains("KUBECONFIG"), "{nowhere:?}");
-    let said = person.run(&["devices", "--kubeconfig", &closed])?;
-    ensure!(said.code == Some(3) && said.errors.contains("Connection refused"), "{said:?}");
-    let said = person.run(&["status", "a", "-w", "--kubeconfig", &closed])?;
-    ensure!(said.code == Some(3) && said.errors.contains("Connection refused"), "{said:?}");
-    let said = person.answer(&["flash", "--kubeconfig", &closed], "\n\n\n")?;
-    ensure!(said.code == Some(1), "{said:?}");
-    ensure!(said.text.ends_with(
+    let output = person.run(&["devices", "--kubeconfig", &closed])?;
+    ensure!(output.code == Some(3) && output.errors.contains("Connection refused"), "{output:?}");
+    let output = person.run(&["status", "a", "-w", "--kubeconfig", &closed])?;
+    ensure!(output.code == Some(3) && output.errors.contains("Connection refused"), "{output:?}");
+    let output = person.answer(&["flash", "--kubeconfig", &closed], "\n\n\n")?;
+    ensure!(output.code == Some(1), "{output:?}");
+    ensure!(output.text.ends_with(
         "Error accessing Kubernetes API: Connection refused\nFailed to retrieve Akri instances.\n"
     ));
-    let said = person.run(&["devices", "--as", "nobody"])?;
-    ensure!(said.code == Some(3) && said.errors.contains("permission denied"), "{said:?}");
-    let said = person.run(&["devices", "--user", "nobody"])?;
-    ensure!(said.code == Some(3) && said.errors.contains("no user nobody"), "{said:?}");
-    let said = person.run(&["devices"])?;
-    ensure!(said.code == Some(3) && said.errors.contains("found no device"), "{said:?}");
-    let said = person.run(&["devices", "-o", "junit"])?;
-    ensure!(said.code == Some(2) && said.errors.contains("wide"), "{said:?}");
-    let said = person.run(&["devices", "-n", "a/b"])?;
-    ensure!(said.code == Some(2) && said.errors.contains("\"a/b\" is not a valid namespace"));
-    let said = person.run(&["status", "a", "--timeout", "18446744073709551615"])?;
-    ensure!(said.code == Some(2) && said.errors.contains("366 days"), "{said:?}");
-    let said = person.run(&["status", "-o", "name"])?;
-    ensure!(said.code == Some(0) && said.text.is_empty(), "{said:?}");
+    let output = person.run(&["devices", "--as", "nobody"])?;
+    ensure!(output.code == Some(3) && output.errors.contains("permission denied"), "{output:?}");
+    let output = person.run(&["devices", "--user", "nobody"])?;
+    ensure!(output.code == Some(3) && output.errors.contains("no user nobody"), "{output:?}");
+    let output = person.run(&["devices"])?;
+    ensure!(output.code == Some(3) && output.errors.contains("found no device"), "{output:?}");
+    let output = person.run(&["devices", "-o", "junit"])?;
+    ensure!(output.code == Some(2) && output.errors.contains("wide"), "{output:?}");
+    let output = person.run(&["devices", "-n", "a/b"])?;
+    ensure!(output.code == Some(2) && output.errors.contains("\"a/b\" is not a valid namespace"));
+    let output = person.run(&["status", "a", "--timeout", "18446744073709551615"])?;
+    ensure!(output.code == Some(2) && output.errors.contains("366 days"), "{output:?}");
+    let output = person.run(&["status", "-o", "name"])?;
+    ensure!(output.code == Some(0) && output.text.is_empty(), "{output:?}");
     // No operator runs, so nothing works on the FlashJob.
     person.testbed.kill_operator().await?;
     let spec = FlashJobSpec {
@@ -438,18 +445,21 @@ async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow
         ..FlashJobSpec::default()
     };
     person.jobs().create(&PostParams::default(), &FlashJob::new("alone", spec)).await?;
-    let said = person.run(&["status", "alone"])?;
+    let output = person.run(&["status", "alone"])?;
     ensure!(
-        said.code == Some(0) && said.text.contains("No operator has processed it yet"),
-        "{said:?}"
+        output.code == Some(0) && output.text.contains("No operator has processed it yet"),
+        "{output:?}"
     );
-    let said = person.run(&["report", "alone", "-o", "csv"])?;
-    ensure!(said.text.contains("a,,,1,pending,"), "{said:?}");
-    let said = person.run(&["retry", "alone", "--yes"])?;
-    ensure!(said.code == Some(3) && said.errors.contains("has not seen"), "{said:?}");
+    let output = person.run(&["report", "alone", "-o", "csv"])?;
+    ensure!(output.text.contains("a,,,1,pending,"), "{output:?}");
+    let output = person.run(&["retry", "alone", "--yes"])?;
+    ensure!(output.code == Some(3) && output.errors.contains("has not seen"), "{output:?}");
     remove_definitions(&person).await?;
-    let said = person.run(&["status"])?;
-    ensure!(said.code == Some(3) && said.errors.contains("kind is not installed"), "{said:?}");
+    let output = person.run(&["status"])?;
+    ensure!(
+        output.code == Some(3) && output.errors.contains("kind is not installed"),
+        "{output:?}"
+    );
     Ok(())
 }
 
@@ -486,14 +496,14 @@ fn kubectl_completes_commands_and_options_and_a_manual_is_written() -> anyhow::R
         [folder.path().to_owned(), beside].into_iter().chain(std::env::split_paths(&path));
     let mut kubectl = Command::new(programs.join("kubectl"));
     kubectl.args(["__complete", "flashjob", "st"]).env("PATH", std::env::join_paths(folders)?);
-    let said = answer(&mut kubectl, "")?;
-    ensure!(said.text.starts_with("status\tShow how FlashJobs get on"), "{said:?}");
+    let output = answer(&mut kubectl, "")?;
+    ensure!(output.text.starts_with("status\tShow how FlashJobs get on"), "{output:?}");
     let manual = folder.path().join("man1");
-    let said = answer(
+    let output = answer(
         Command::new(&program).args(["completion", "man", "--directory"]).arg(&manual),
         "",
     )?;
-    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(output.code == Some(0), "{output:?}");
     ensure!(manual.join("kubectl-flashjob-flash.1").is_file());
     Ok(())
 }

@@ -19,44 +19,53 @@ async fn what_is_done_already_is_said_and_not_done_twice() -> anyhow::Result<()>
     let person = Person::new(&["esp32:thermo:0.1.0=2"]).await?;
     let flash = ["flash", "--all", "--firmware", FIRMWARE, "--version", "0.2.0", "--yes"];
     let with = |words: &[&'static str]| [&flash[..], words].concat();
-    let said = person.run(&with(&["-n", "nowhere"]))?;
-    ensure!(said.code == Some(3), "{said:?}");
-    ensure!(said.errors.contains("found no device in namespace nowhere"), "{said:?}");
-    let said = person.run(&with(&["--pod-image", "!!"]))?;
-    ensure!(said.code == Some(2) && said.errors.contains("is not a valid image"), "{said:?}");
-    let said = person.answer(&["flash"], &format!("\n\n\ny\n{FIRMWARE}\n!!\n"))?;
-    ensure!(said.code == Some(1) && said.text.contains("\"!!\" is not a valid image"), "{said:?}");
+    let output = person.run(&with(&["-n", "nowhere"]))?;
+    ensure!(output.code == Some(3), "{output:?}");
+    ensure!(output.errors.contains("found no device in namespace nowhere"), "{output:?}");
+    let output = person.run(&with(&["--pod-image", "!!"]))?;
+    ensure!(
+        output.code == Some(2) && output.errors.contains("is not a valid image"),
+        "{output:?}"
+    );
+    let output = person.answer(&["flash"], &format!("\n\n\ny\n{FIRMWARE}\n!!\n"))?;
+    ensure!(
+        output.code == Some(1) && output.text.contains("\"!!\" is not a valid image"),
+        "{output:?}"
+    );
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
     person.behave(&Behaviour { cut_transfer: true, ..Behaviour::default() }).await?;
-    let said = person.run(&flash)?;
-    ensure!(said.code == Some(10), "{said:?}");
+    let output = person.run(&flash)?;
+    ensure!(output.code == Some(10), "{output:?}");
     // With a timeout of 0, a FlashJob that is over is reported as over.
-    let said = person.run(&["status", "flashjob", "--timeout", "0"])?;
-    ensure!(said.code == Some(10) && said.text.contains("failed 2"), "{said:?}");
-    ensure!(!said.errors.contains("timed out after"), "{said:?}");
-    let said = person.run(&["status", "missing", "--timeout", "0"])?;
-    ensure!(said.code == Some(3) && said.errors.contains("no FlashJob"), "{said:?}");
+    let output = person.run(&["status", "flashjob", "--timeout", "0"])?;
+    ensure!(output.code == Some(10) && output.text.contains("failed 2"), "{output:?}");
+    ensure!(!output.errors.contains("timed out after"), "{output:?}");
+    let output = person.run(&["status", "missing", "--timeout", "0"])?;
+    ensure!(output.code == Some(3) && output.errors.contains("no FlashJob"), "{output:?}");
     for (command, words) in [
         ("resume", "is not paused; nothing changed"),
         ("pause", "paused"),
         ("pause", "is already paused; nothing changed"),
         ("resume", "resumed"),
     ] {
-        let said = person.run(&[command, "flashjob"])?;
-        ensure!(said.code == Some(0) && said.text.contains(words), "{said:?}");
+        let output = person.run(&[command, "flashjob"])?;
+        ensure!(output.code == Some(0) && output.text.contains(words), "{output:?}");
     }
     person.run(&["status", "flashjob", "-w"])?;
     person.behave(&Behaviour { transfer_ms: 300_000, ..Behaviour::default() }).await?;
-    let said = person.run(&["retry", "flashjob", "--yes"])?;
-    ensure!(said.code == Some(0), "{said:?}");
-    let said = person.run(&["retry", "flashjob", "--yes"])?;
-    ensure!(said.code == Some(3) && said.errors.contains("flashjob-retry-1"), "{said:?}");
+    let output = person.run(&["retry", "flashjob", "--yes"])?;
+    ensure!(output.code == Some(0), "{output:?}");
+    let output = person.run(&["retry", "flashjob", "--yes"])?;
+    ensure!(output.code == Some(3) && output.errors.contains("flashjob-retry-1"), "{output:?}");
     ensure!(person.jobs().list(&Default::default()).await?.items.len() == 2);
-    let said = person.run(&["retry", "flashjob", "--again", "--dry-run", "-o", "name"])?;
-    ensure!(said.code == Some(0) && said.text.contains("flashjob-retry-2"), "{said:?}");
-    let said = person.run(&["status", "flashjob-retry-1", "--timeout", "0"])?;
-    ensure!(said.code == Some(11) && said.errors.contains("timed out after 0 s"), "{said:?}");
-    ensure!(said.text.contains("FlashJob default/flashjob-retry-1"), "{said:?}");
+    let output = person.run(&["retry", "flashjob", "--again", "--dry-run", "-o", "name"])?;
+    ensure!(output.code == Some(0) && output.text.contains("flashjob-retry-2"), "{output:?}");
+    let output = person.run(&["status", "flashjob-retry-1", "--timeout", "0"])?;
+    ensure!(
+        output.code == Some(11) && output.errors.contains("timed out after 0 s"),
+        "{output:?}"
+    );
+    ensure!(output.text.contains("FlashJob default/flashjob-retry-1"), "{output:?}");
     interrupted(&person, "flashjob-retry-1")
 }
 

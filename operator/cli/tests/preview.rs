@@ -75,29 +75,29 @@ async fn a_preview_shows_exactly_what_the_operator_then_creates() -> anyhow::Res
         person.folder.path().join("config.json"),
         person.testbed.registry.docker_config(),
     )?;
-    let said = person.run(&["preview"])?;
-    ensure!(said.code == Some(2) && said.errors.contains("-f"), "{said:?}");
-    let said = person.run(&["preview", "shown"])?;
-    ensure!(said.code == Some(2) && said.errors.contains("No Deployment of the operator"));
+    let output = person.run(&["preview"])?;
+    ensure!(output.code == Some(2) && output.errors.contains("-f"), "{output:?}");
+    let output = person.run(&["preview", "shown"])?;
+    ensure!(output.code == Some(2) && output.errors.contains("No Deployment of the operator"));
     let preview = |words: &[&str]| {
         let mut command = person.command();
         command.args(["preview", "-o", "json"]).args(words);
         answer(command.env("DOCKER_CONFIG", person.folder.path()), "")
     };
-    let said = preview(&["shown", "--config", &config])?;
+    let output = preview(&["shown", "--config", &config])?;
     // The unknown uid makes the preview fail.
-    ensure!(said.code == Some(10), "{said:?}");
-    let shown = said.json()?;
-    let verdicts: Vec<_> = shown["devices"].as_array().into_iter().flatten().collect();
+    ensure!(output.code == Some(10), "{output:?}");
+    let report = output.json()?;
+    let verdicts: Vec<_> = report["devices"].as_array().into_iter().flatten().collect();
     let verdict = |index: usize| verdicts[index]["verdict"].as_str().unwrap_or_default();
-    ensure!([verdict(0), verdict(1), verdict(2)] == ["flash", "flash", "fail"], "{shown}");
-    ensure!(verdicts[2]["reason"] == "UnknownDevice", "{shown}");
-    let objects = shown["objects"].as_array().context("no objects")?.clone();
+    ensure!([verdict(0), verdict(1), verdict(2)] == ["flash", "flash", "fail"], "{report}");
+    ensure!(verdicts[2]["reason"] == "UnknownDevice", "{report}");
+    let objects = report["objects"].as_array().context("no objects")?.clone();
     // A disruption budget, and for each of two devices a Service and a Pod.
-    ensure!(objects.len() == 5, "{shown}");
-    let said = preview(&["shown", "--config", &config, "--uid", &uids[0][..12]])?;
-    ensure!(said.code == Some(0), "{said:?}");
-    ensure!(said.json()?["devices"][0]["uid"] == json!(uids[0]), "{said:?}");
+    ensure!(objects.len() == 5, "{report}");
+    let output = preview(&["shown", "--config", &config, "--uid", &uids[0][..12]])?;
+    ensure!(output.code == Some(0), "{output:?}");
+    ensure!(output.json()?["devices"][0]["uid"] == json!(uids[0]), "{output:?}");
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let mut expected = Vec::new();
     for object in &objects {
@@ -112,12 +112,12 @@ async fn a_preview_shows_exactly_what_the_operator_then_creates() -> anyhow::Res
         let what = format!("{name} is created");
         actual.push(
             eventually(&what, LIMIT, || async {
-                let found = api.get_opt(&name).await?;
+                let created_object = api.get_opt(&name).await?;
                 let has_address = |object: &DynamicObject| {
                     object.data["spec"]["type"] != "LoadBalancer"
                         || !object.data["status"]["loadBalancer"]["ingress"].is_null()
                 };
-                Ok(found.filter(has_address))
+                Ok(created_object.filter(has_address))
             })
             .await?,
         );
@@ -148,7 +148,7 @@ fn offline(person: &Person) -> anyhow::Result<()> {
     kubectl.args(["get", "instances.akri.sh", "-o", "yaml"]);
     kubectl.env("KUBECONFIG", &person.testbed.control_plane.kubeconfig);
     std::fs::write(folder.join("instances.yaml"), answer(&mut kubectl, "")?.text)?;
-    let said = person.run(&[
+    let output = person.run(&[
         "flash",
         "--type",
         "esp32",
@@ -158,33 +158,33 @@ fn offline(person: &Person) -> anyhow::Result<()> {
         "0.2.0",
         "--dry-run",
     ])?;
-    std::fs::write(folder.join("job.yaml"), said.text)?;
+    std::fs::write(folder.join("job.yaml"), output.text)?;
     std::fs::write(folder.join("no-text.yaml"), [0xff, 0xfe, 0])?;
-    let said = person.run(&["preview", "-f", "no-text.yaml"])?;
-    ensure!(said.code == Some(2) && said.errors.contains("UTF-8"), "{said:?}");
+    let output = person.run(&["preview", "-f", "no-text.yaml"])?;
+    ensure!(output.code == Some(2) && output.errors.contains("UTF-8"), "{output:?}");
     let job = std::fs::read_to_string(folder.join("job.yaml"))?;
     std::fs::write(folder.join("wrong.yaml"), job.replace(FIRMWARE, "5"))?;
-    let said = person.run(&["preview", "-f", "wrong.yaml"])?;
-    ensure!(said.code == Some(2), "{said:?}");
-    ensure!(said.errors.contains("spec.firmware: it is the number 5; expected"), "{said:?}");
+    let output = person.run(&["preview", "-f", "wrong.yaml"])?;
+    ensure!(output.code == Some(2), "{output:?}");
+    ensure!(output.errors.contains("spec.firmware: it is the number 5; expected"), "{output:?}");
     let plugin = flashjob_testbed::process::repository().join("target/plugins/esp32.wasm");
     let plugin = plugin.display().to_string();
     let preview = |file: &str| {
         let words = ["preview", "-f", file, "--instances", "instances.yaml", "--plugin", &plugin];
         answer(person.command().args(words).env_remove("KUBECONFIG"), "")
     };
-    let said = preview("job.yaml")?;
-    ensure!(said.code == Some(0), "{said:?}");
+    let output = preview("job.yaml")?;
+    ensure!(output.code == Some(0), "{output:?}");
     for part in ["flash", "kind: Service", "kind: Pod", "Note: "] {
-        ensure!(said.text.contains(part), "{said:?}");
+        ensure!(output.text.contains(part), "{output:?}");
     }
     // The firmware's registry is not queried.
     let policed = job.replace("\nspec:\n", "\nspec:\n  firmwarePolicy: {}\n");
     std::fs::write(folder.join("policed.yaml"), policed)?;
-    let said = preview("policed.yaml")?;
-    ensure!(said.code == Some(0), "{said:?}");
+    let output = preview("policed.yaml")?;
+    ensure!(output.code == Some(0), "{output:?}");
     for part in ["kind: Pod", "Note: spec.firmwarePolicy"] {
-        ensure!(said.text.contains(part), "{said:?}");
+        ensure!(output.text.contains(part), "{output:?}");
     }
     Ok(())
 }

@@ -43,15 +43,15 @@ fn create(person: &Person, words: &[&str]) -> anyhow::Result<CommandOutput> {
 }
 
 /// Fails unless the command ended with this code and printed all of the words.
-fn ended(said: &CommandOutput, code: i32, words: &[&str]) -> anyhow::Result<()> {
-    ensure!(said.code == Some(code), "expected {code}: {said:?}");
+fn ended(output: &CommandOutput, code: i32, words: &[&str]) -> anyhow::Result<()> {
+    ensure!(output.code == Some(code), "expected {code}: {output:?}");
     for word in words {
-        let is_there = said.text.contains(word) || said.errors.contains(word);
-        ensure!(is_there, "{word} is missing: {said:?}");
+        let is_there = output.text.contains(word) || output.errors.contains(word);
+        ensure!(is_there, "{word} is missing: {output:?}");
     }
     // Messages contain no internals of the program.
     for word in ["panicked", "RUST_BACKTRACE", "Err(", "Some(", "ApiError"] {
-        ensure!(!said.errors.contains(word), "{said:?}");
+        ensure!(!output.errors.contains(word), "{output:?}");
     }
     Ok(())
 }
@@ -100,17 +100,20 @@ fn at(phase: RolloutPhase) -> FlashRolloutStatus {
 async fn options_become_the_object_they_say_and_a_dry_run_stores_nothing() -> anyhow::Result<()> {
     let person = Person::without_operator(&["esp32:thermo:0.1.0=3"]).await?;
     let rollouts = rollouts(&person);
-    let said = create(&person, &["--yes"])?;
-    ended(&said, 2, &["which devices?", "--all for every device"])?;
+    let output = create(&person, &["--yes"])?;
+    ended(&output, 2, &["which devices?", "--all for every device"])?;
     ended(&create(&person, &["--all"])?, 2, &["add --yes"])?;
-    let said = create(&person, &["--all", "--dry-run", "-o", "yaml"])?;
-    ended(&said, 0, &["kind: FlashRollout"])?;
-    let shown: FlashRollout = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
-    ensure!(shown.spec.selector.all == Some(true) && shown.spec.batches.is_none(), "{shown:?}");
+    let output = create(&person, &["--all", "--dry-run", "-o", "yaml"])?;
+    ended(&output, 0, &["kind: FlashRollout"])?;
+    let rollout: FlashRollout = serde_json::from_value(serde_saphyr::from_str(&output.text)?)?;
+    ensure!(
+        rollout.spec.selector.all == Some(true) && rollout.spec.batches.is_none(),
+        "{rollout:?}"
+    );
     ensure!(rollouts.get_opt("hall").await?.is_none());
     let all: Vec<&str> = OPTIONS.split('|').collect();
-    let said = create(&person, &all)?;
-    ended(&said, 0, &["flashrollout.application.flashjob.nbfc.io/hall created"])?;
+    let output = create(&person, &all)?;
+    ended(&output, 0, &["flashrollout.application.flashjob.nbfc.io/hall created"])?;
     let stored = rollouts.get("hall").await?;
     let expected = json!({
         "firmware": FIRMWARE, "version": "0.2.0",
@@ -133,11 +136,11 @@ async fn options_become_the_object_they_say_and_a_dry_run_stores_nothing() -> an
     });
     ensure!(json!(stored.spec) == expected, "{:#}", json!(stored.spec));
     let managers = stored.metadata.managed_fields.clone().unwrap_or_default();
-    let own = |manager: &Option<String>| manager.as_deref() == Some("kubectl-flashjob");
+    let is_ours = |manager: &Option<String>| manager.as_deref() == Some("kubectl-flashjob");
     ensure!(
         managers
             .iter()
-            .any(|entry| own(&entry.manager) && entry.operation.as_deref() == Some("Apply")),
+            .any(|entry| is_ours(&entry.manager) && entry.operation.as_deref() == Some("Apply")),
         "{managers:?}"
     );
     ended(&create(&person, &all)?, 0, &["hall unchanged"])?;
@@ -160,8 +163,8 @@ async fn refused(person: &Person) -> anyhow::Result<()> {
     rollouts(person).patch("hall", &PatchParams::apply("gitops").force(), &patch).await?;
     let other = ["--type", "esp32", "--parallelism", "8", "--yes"];
     ended(&create(person, &other)?, 1, &["gitops", "--force-conflicts"])?;
-    let said = create(person, &[&other[..], &["--force-conflicts"]].concat())?;
-    ended(&said, 0, &["hall configured"])?;
+    let output = create(person, &[&other[..], &["--force-conflicts"]].concat())?;
+    ended(&output, 0, &["hall configured"])?;
     // Validation rules of the CustomResourceDefinition.
     let file = person.folder.path().join("rollout.yaml");
     std::fs::write(
@@ -169,8 +172,8 @@ async fn refused(person: &Person) -> anyhow::Result<()> {
         "apiVersion: application.flashjob.nbfc.io/v1alpha1\nkind: FlashRollout\n\
          metadata:\n  name: file\nspec:\n  firmware: r.io/f:1\n  version: '1'\n  selector: {}\n",
     )?;
-    let said = person.run(&["rollout", "create", "-f", "rollout.yaml", "--yes"])?;
-    ended(&said, 1, &["give at least one condition, or all: true", "kubectl explain"])?;
+    let output = person.run(&["rollout", "create", "-f", "rollout.yaml", "--yes"])?;
+    ended(&output, 1, &["give at least one condition, or all: true", "kubectl explain"])?;
     let words = ["rollout", "create", "-f", "rollout.yaml", "--all", "--yes"];
     ended(&person.run(&words)?, 0, &["file created"])?;
     ensure!(rollouts(person).get("file").await?.spec.version == "1");
@@ -187,30 +190,30 @@ async fn refused(person: &Person) -> anyhow::Result<()> {
         ended(&create(person, &["--all", "--yes", option, value])?, 2, &[word])?;
     }
     // Missing rights.
-    let said = create(person, &["--all", "--yes", "--as", "nobody"])?;
-    ended(&said, 3, &["permission denied", "ask whoever administers the cluster"])?;
+    let output = create(person, &["--all", "--yes", "--as", "nobody"])?;
+    ended(&output, 3, &["permission denied", "ask whoever administers the cluster"])?;
     Ok(())
 }
 
 fn previewed(person: &Person) -> anyhow::Result<()> {
-    let said = person.run(&["rollout", "preview", "hall"])?;
-    ended(&said, 0, &["3 devices in 3 batches", "BATCH 1 canary: 1 device", "no name yet"])?;
-    let shown = person.run(&["rollout", "preview", "hall", "-o", "json"])?.json()?;
-    let sizes: Vec<usize> = shown["batches"]
+    let output = person.run(&["rollout", "preview", "hall"])?;
+    ended(&output, 0, &["3 devices in 3 batches", "BATCH 1 canary: 1 device", "no name yet"])?;
+    let preview = person.run(&["rollout", "preview", "hall", "-o", "json"])?.json()?;
+    let sizes: Vec<usize> = preview["batches"]
         .as_array()
         .context("no batches")?
         .iter()
         .filter_map(|batch| Some(batch["instances"].as_array()?.len()))
         .collect();
-    ensure!(sizes == [1, 1, 1], "{shown}");
+    ensure!(sizes == [1, 1, 1], "{preview}");
     let nothing = json!({
         "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",
         "metadata": {"name": "none"},
         "spec": {"firmware": "r:1", "version": "1", "selector": {"deviceTypes": ["toaster"]}},
     });
     std::fs::write(person.folder.path().join("none.json"), nothing.to_string())?;
-    let said = person.run(&["rollout", "preview", "-f", "none.json"])?;
-    ended(&said, 3, &["the selector matches no device", "kubectl flashjob devices"])
+    let output = person.run(&["rollout", "preview", "-f", "none.json"])?;
+    ended(&output, 3, &["the selector matches no device", "kubectl flashjob devices"])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,9 +280,9 @@ async fn each_verb_changes_its_field_and_nothing_else() -> anyhow::Result<()> {
     ensure!(after == before, "{after:#}");
     // Abort.
     ended(&run(&["abort", "hall"])?, 2, &["add --yes"])?;
-    let said = run(&["abort", "hall", "--yes", "-o", "json"])?;
-    ended(&said, 0, &[])?;
-    ensure!(said.json()?["rollouts"][0]["done"] == "aborted", "{said:?}");
+    let output = run(&["abort", "hall", "--yes", "-o", "json"])?;
+    ended(&output, 0, &[])?;
+    ensure!(output.json()?["rollouts"][0]["done"] == "aborted", "{output:?}");
     let mut after = stored().await?;
     ensure!(after["abort"] == true);
     let fields = after.as_object_mut().context("a spec")?;
@@ -317,8 +320,8 @@ async fn a_status_is_told_with_what_to_do_and_each_end_has_its_exit_code() -> an
     ended(&run(&["status", "hall"])?, 0, &words)?;
     ended(&run(&["status", "hall", "--until", "blocked"])?, 12, &[command])?;
     ended(&run(&["status", "hall", "--timeout", "1s"])?, 11, &["timed out after 1 s"])?;
-    let said = run(&["status", "hall", "-o", "json"])?.json()?;
-    ensure!(said["rollouts"][0]["approvalOf"] == "ten", "{said}");
+    let status = run(&["status", "hall", "-o", "json"])?.json()?;
+    ensure!(status["rollouts"][0]["approvalOf"] == "ten", "{status}");
     let completed = person.run(&["__complete", "rollout", "approve", ""])?;
     ensure!(completed.text == "hall/ten\n:4\n", "{completed:?}");
     let completed = person.run(&["__complete", "rollout", "status", "h"])?;
@@ -409,12 +412,15 @@ async fn followed(person: &Person) -> anyhow::Result<()> {
 /// Checks that without a name `status` lists both kinds, or only FlashJobs if the other kind is
 /// missing.
 async fn listed(person: &Person) -> anyhow::Result<()> {
-    let said = person.run(&["status"])?;
-    ended(&said, 0, &["ROLLOUT", "hall", "No FlashJobs in namespace default"])?;
-    let said = person.run(&["status", "-o", "json"])?.json()?;
-    ensure!(said["rollouts"][0]["state"] == "Completed" && said["jobs"] == json!([]), "{said}");
-    let said = person.run(&["status", "-A", "-o", "name"])?;
-    ensure!(said.text == "flashrollout.application.flashjob.nbfc.io/hall\n", "{said:?}");
+    let output = person.run(&["status"])?;
+    ended(&output, 0, &["ROLLOUT", "hall", "No FlashJobs in namespace default"])?;
+    let status = person.run(&["status", "-o", "json"])?.json()?;
+    ensure!(
+        status["rollouts"][0]["state"] == "Completed" && status["jobs"] == json!([]),
+        "{status}"
+    );
+    let output = person.run(&["status", "-A", "-o", "name"])?;
+    ensure!(output.text == "flashrollout.application.flashjob.nbfc.io/hall\n", "{output:?}");
     let crds: Api<CustomResourceDefinition> = Api::all(person.testbed.client.clone());
     let name = "flashrollouts.application.flashjob.nbfc.io";
     rollouts(person).delete("hall", &DeleteParams::default()).await?;
@@ -422,19 +428,19 @@ async fn listed(person: &Person) -> anyhow::Result<()> {
     let is_gone = || async { Ok(crds.get_opt(name).await?.is_none().then_some(())) };
     eventually("the definition is gone", Duration::from_secs(30), is_gone).await?;
     let unknown = || async {
-        let said = person.run(&["rollout", "status", "hall"])?;
-        Ok(said.errors.contains("kind is not installed").then_some(said))
+        let output = person.run(&["rollout", "status", "hall"])?;
+        Ok(output.errors.contains("kind is not installed").then_some(output))
     };
-    let said = eventually("the kind is gone", Duration::from_secs(30), unknown).await?;
-    ended(&said, 3, &["kubectl flashjob check"])?;
+    let output = eventually("the kind is gone", Duration::from_secs(30), unknown).await?;
+    ended(&output, 3, &["kubectl flashjob check"])?;
     for words in [&["rollout", "status"][..], &["rollout", "pause", "hall"], &CREATE] {
         let words = [words, if words == CREATE { &["--all", "--yes"][..] } else { &[] }].concat();
         ended(&person.run(&words)?, 3, &["kind is not installed"])?;
     }
-    let said = person.run(&["status"])?;
-    ended(&said, 0, &["No FlashJobs in namespace default"])?;
-    ensure!(!said.text.contains("ROLLOUT") && said.errors.is_empty(), "{said:?}");
-    let said = person.run(&["status", "-o", "json"])?.json()?;
-    ensure!(said["rollouts"] == json!([]), "{said}");
+    let output = person.run(&["status"])?;
+    ended(&output, 0, &["No FlashJobs in namespace default"])?;
+    ensure!(!output.text.contains("ROLLOUT") && output.errors.is_empty(), "{output:?}");
+    let status = person.run(&["status", "-o", "json"])?.json()?;
+    ensure!(status["rollouts"] == json!([]), "{status}");
     Ok(())
 }

@@ -48,14 +48,14 @@ impl Page {
     ) -> anyhow::Result<()> {
         let mut command = person.command();
         command.args(words).env("DOCKER_CONFIG", person.folder.path());
-        let said = answer(&mut command, answers)?;
-        ensure!(said.code == Some(code), "{words:?}: {said:?}");
+        let output = answer(&mut command, answers)?;
+        ensure!(output.code == Some(code), "{words:?}: {output:?}");
         let typed = match answers {
             "" => String::new(),
             answers => format!("printf '{}' | ", answers.replace('\n', "\\n")),
         };
         let line = format!("{typed}kubectl flashjob {}", words.join(" "));
-        writeln!(self.text, "```console\n$ {line}\n{}", said.text.trim_end())?;
+        writeln!(self.text, "```console\n$ {line}\n{}", output.text.trim_end())?;
         if code != 0 {
             writeln!(self.text, "$ echo $?\n{code}")?;
         }

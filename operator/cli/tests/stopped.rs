@@ -33,9 +33,9 @@ impl Running {
 
     /// Waits for a line with these words.
     fn says(&mut self, words: &str) -> anyhow::Result<()> {
-        let mut said = String::new();
-        while !said.lines().last().is_some_and(|line| line.contains(words)) {
-            ensure!(self.output.read_line(&mut said)? > 0, "ended without {words:?}: {said}");
+        let mut text = String::new();
+        while !text.lines().last().is_some_and(|line| line.contains(words)) {
+            ensure!(self.output.read_line(&mut text)? > 0, "ended without {words:?}: {text}");
         }
         Ok(())
     }
@@ -49,8 +49,8 @@ impl Running {
 
 /// Deletes a FlashJob while the command waits for its next batch, and checks how the command ends.
 async fn deleted(person: &Person, running: Running, name: &str) -> anyhow::Result<()> {
-    let said = person.run(&["cancel", name, "--yes"])?;
-    ensure!(said.code == Some(0), "{said:?}");
+    let output = person.run(&["cancel", name, "--yes"])?;
+    ensure!(output.code == Some(0), "{output:?}");
     let (code, errors) = running.ends()?;
     ensure!(code == Some(3), "{code:?}: {errors}");
     ensure!(errors.contains(&format!("FlashJob default/{name} was deleted")), "{errors}");
@@ -71,8 +71,8 @@ async fn a_job_that_is_deleted_between_batches_is_not_made_again() -> anyhow::Re
     let answers = format!("\n\n\ny\n{FIRMWARE}\n\n1\n600\n");
     let mut running = Running::begin(&person, &["flash"], &answers)?;
     running.says("Waiting for 600 seconds")?;
-    let said = person.run(&["status", "flashjob", "--timeout", "2m"])?;
-    ensure!(said.code == Some(0), "{said:?}");
+    let output = person.run(&["status", "flashjob", "--timeout", "2m"])?;
+    ensure!(output.code == Some(0), "{output:?}");
     deleted(&person, running, "flashjob").await?;
     // The same for the FlashJob that takes the devices for which the first has no room.
     let spec = FlashJobSpec {

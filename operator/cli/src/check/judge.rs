@@ -48,16 +48,21 @@ fn denied(check: impl Into<String>, words: &str) -> Finding {
     finding(check, Status::Denied, format!("permission denied: {words}"))
 }
 
-fn definition(own: &CustomResourceDefinition, facts: &Facts) -> Finding {
-    let check = format!("definition {}", own.spec.names.kind);
+fn definition(own_definition: &CustomResourceDefinition, facts: &Facts) -> Finding {
+    let check = format!("definition {}", own_definition.spec.names.kind);
     let missing = match &facts.schemas {
         Err(Unread::Denied(words)) => return denied(check, words),
         Err(Unread::Absent) => None,
-        Ok(document) => outdated_fields(document, own),
+        Ok(document) => outdated_fields(document, own_definition),
     };
     match missing {
         // The API server publishes the schema a moment after it serves the kind.
-        None if facts.served.iter().flatten().any(|kind| *kind == own.spec.names.kind) => {
+        None if facts
+            .served
+            .iter()
+            .flatten()
+            .any(|kind| *kind == own_definition.spec.names.kind) =>
+        {
             finding(check, Status::Unknown, "is installed, but its schema is not published yet")
         }
         None => finding(check, Status::Failed, "is not installed").next(INSTALL_DEFINITIONS),
@@ -116,14 +121,18 @@ fn operator(facts: &Facts) -> Vec<Finding> {
 
 fn deployment(deployment: &Deployment) -> Finding {
     let check = format!("deployment {}", full_name(deployment));
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let desired_replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = deployment.status.as_ref();
     let ready = status.and_then(|status| status.ready_replicas).unwrap_or_default();
-    let message = format!("{ready} of {wanted} Pods are ready");
-    let made = status.and_then(|status| status.replicas).unwrap_or_default();
+    let message = format!("{ready} of {desired_replicas} Pods are ready");
+    let created_replicas = status.and_then(|status| status.replicas).unwrap_or_default();
     match () {
-        () if wanted > 0 && ready >= wanted => finding(check, Status::Ok, message),
-        () if wanted > 0 && made > 0 => finding(check, Status::Failed, message),
+        () if desired_replicas > 0 && ready >= desired_replicas => {
+            finding(check, Status::Ok, message)
+        }
+        () if desired_replicas > 0 && created_replicas > 0 => {
+            finding(check, Status::Failed, message)
+        }
         () => {
             let next = format!(
                 "kubectl -n {} describe deployment {}",
@@ -177,7 +186,7 @@ fn is_about(event: &Event, pod: &Pod) -> bool {
 
 /// Returns the newest warning event by the operator.
 fn last_event(facts: &Facts, fits: impl Fn(&Event) -> bool) -> Option<&Event> {
-    let own = facts.events.iter().filter(|event| {
+    let warnings = facts.events.iter().filter(|event| {
         event.reporting_controller.as_deref() == Some("flashjob-operator")
             && event.type_.as_deref() == Some("Warning")
     });
@@ -185,7 +194,7 @@ fn last_event(facts: &Facts, fits: impl Fn(&Event) -> bool) -> Option<&Event> {
         let last = event.series.as_ref().map(|series| series.last_observed_time.0);
         last.or_else(|| event.event_time.as_ref().map(|time| time.0))
     };
-    own.filter(|event| fits(event)).min_by_key(|event| Reverse(at(event)))
+    warnings.filter(|event| fits(event)).min_by_key(|event| Reverse(at(event)))
 }
 
 fn held(namespace: &str, lease: &Answer<Lease>, facts: &Facts) -> Finding {
@@ -231,11 +240,11 @@ fn plugins(facts: &Facts) -> Vec<Finding> {
         let reason = |event: &Event| {
             event.reason.as_deref().is_some_and(|reason| NOTHING_TO_LOAD.contains(&reason))
         };
-        let said = last_event(facts, reason).and_then(|event| event.note.as_deref());
-        let message = said.unwrap_or("no plugin is loaded, so nothing is flashed");
+        let note = last_event(facts, reason).and_then(|event| event.note.as_deref());
+        let message = note.unwrap_or("no plugin is loaded, so nothing is flashed");
         let next = "add plugins to the operator's configuration (docs/operating.md)";
         let finding = finding("plugins", Status::Failed, message);
-        return vec![if said.is_some() { finding } else { finding.next(next) }];
+        return vec![if note.is_some() { finding } else { finding.next(next) }];
     }
     plugins.iter().map(plugin).collect()
 }
@@ -275,9 +284,9 @@ fn load_balancer(facts: &Facts) -> Finding {
         let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         status.is_some_and(|status| status.ingress.as_ref().is_some_and(|all| !all.is_empty()))
     };
-    let given = services.iter().filter(has_address).count();
+    let addressed_count = services.iter().filter(has_address).count();
     let metal_lb = facts.groups.iter().flatten().any(|group| group == "metallb.io");
-    match (given, services.len()) {
+    match (addressed_count, services.len()) {
         (0, 0) if metal_lb => finding(check, Status::Ok, "MetalLB is installed"),
         (0, 0) => finding(
             check,
@@ -293,9 +302,11 @@ fn load_balancer(facts: &Facts) -> Finding {
                         plugins that flash over USB or serial do not need one";
             finding(check, Status::Warning, message).next(next)
         }
-        (given, all) => {
-            finding(check, Status::Ok, format!("{given} of {all} Services have an address"))
-        }
+        (addressed_count, all) => finding(
+            check,
+            Status::Ok,
+            format!("{addressed_count} of {all} Services have an address"),
+        ),
     }
 }
 
@@ -345,14 +356,14 @@ mod tests {
 
     #[test]
     fn an_operator_that_is_not_in_the_namespace_may_be_in_another() {
-        let said = |namespace: Option<&str>| {
+        let message_and_next = |namespace: Option<&str>| {
             let facts = Facts { namespace: namespace.map(str::to_owned), ..facts() };
             let finding = operator(&facts).swap_remove(0);
             (finding.message, finding.next.unwrap_or_default())
         };
-        let (message, next) = said(Some("wrong"));
+        let (message, next) = message_and_next(Some("wrong"));
         assert!(message.contains("namespace wrong") && next.contains("leave out -n"), "{next}");
-        let (message, next) = said(None);
+        let (message, next) = message_and_next(None);
         assert!(!message.contains("namespace") && !next.contains("-n "), "{next}");
     }
 

@@ -79,9 +79,9 @@ pub async fn facts(client: &Client, namespace: Option<&str>) -> Result<Facts, Fa
         .collect();
     let (mut events, mut leases) = (Vec::new(), Vec::new());
     for namespace in namespaces {
-        let found: Answer<Vec<Event>> =
+        let namespace_events: Answer<Vec<Event>> =
             list(&api(client, Some(&namespace)), &ListParams::default()).await?;
-        events.extend(found.unwrap_or_default());
+        events.extend(namespace_events.unwrap_or_default());
         let lease: Api<Lease> = Api::namespaced(client.clone(), &namespace);
         leases.push((namespace, answer(lease.get(LEASE).await)?));
     }
@@ -152,7 +152,7 @@ fn is_balanced(service: &Service) -> bool {
 
 fn answer<T>(answer: kube::Result<T>) -> Result<Answer<T>, Failure> {
     match answer {
-        Ok(found) => Ok(Ok(found)),
+        Ok(object) => Ok(Ok(object)),
         Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
             Ok(Err(Unread::Denied(status.message)))
         }

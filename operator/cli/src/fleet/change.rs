@@ -171,7 +171,7 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
         );
     }
     for job in &jobs {
-        watch::gone(&place, &job.name_any(), command.timeout).await?;
+        watch::wait_until_deleted(&place, &job.name_any(), command.timeout).await?;
         lines.push(format!("{} deleted", resource(job)));
     }
     Ok(changed(&jobs, &lines, "deleted"))
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn the_question_names_what_a_deletion_may_leave_behind() {
         assert_eq!(question(&[job(Phase::Failed, 0)]), "Delete FlashJob fleet/hall-3?");
-        let asked = question(&[job(Phase::InProgress, 1)]);
-        assert!(asked.contains("with 1 device in flight?") && asked.contains("partially written"));
+        let text = question(&[job(Phase::InProgress, 1)]);
+        assert!(text.contains("with 1 device in flight?") && text.contains("partially written"));
     }
 }

@@ -72,34 +72,33 @@ impl Filter {
 
     /// Returns the first uid of the filter that no device has.
     pub fn unmatched<'a>(&'a self, devices: &[Device]) -> Option<&'a String> {
-        let has = |asked: &str, device: &Device| begins(&device.uid, asked);
-        self.uid.iter().find(|asked| !devices.iter().any(|device| has(asked, device)))
+        let has = |prefix: &str, device: &Device| begins(&device.uid, prefix);
+        self.uid.iter().find(|prefix| !devices.iter().any(|device| has(prefix, device)))
     }
 
     /// Returns true for a device that all filters accept.
     #[must_use]
     pub fn takes(&self, device: &Device) -> bool {
-        let is = |asked: &Option<String>, found: &Option<String>| {
-            asked.as_ref().is_none_or(|asked| {
-                found.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(asked.trim()))
+        let is = |filter: &Option<String>, value: &Option<String>| {
+            filter.as_ref().is_none_or(|filter| {
+                value.as_ref().is_some_and(|value| value.eq_ignore_ascii_case(filter.trim()))
             })
         };
-        let node =
-            |asked: &String| device.nodes.iter().any(|node| node.eq_ignore_ascii_case(asked));
+        let node = |name: &String| device.nodes.iter().any(|node| node.eq_ignore_ascii_case(name));
         is(&self.kind, &device.kind)
             && is(&self.application, &device.application)
             && self.node.as_ref().is_none_or(node)
-            && (self.uid.is_empty() || self.uid.iter().any(|asked| begins(&device.uid, asked)))
+            && (self.uid.is_empty() || self.uid.iter().any(|prefix| begins(&device.uid, prefix)))
             && self.property.iter().all(|(name, value)| {
-                let found = device.properties.get(name);
-                found.is_some_and(|found| found.eq_ignore_ascii_case(value))
+                let property = device.properties.get(name);
+                property.is_some_and(|property| property.eq_ignore_ascii_case(value))
             })
     }
 }
 
-/// Returns true if a uid begins with `asked`, in any letter case.
-pub fn begins(uid: &str, asked: &str) -> bool {
-    uid.to_ascii_lowercase().starts_with(&asked.to_ascii_lowercase())
+/// Returns true if a uid begins with `prefix`, in any letter case.
+pub fn begins(uid: &str, prefix: &str) -> bool {
+    uid.to_ascii_lowercase().starts_with(&prefix.to_ascii_lowercase())
 }
 
 /// Returns the failure for a uid that no device has.
@@ -117,7 +116,7 @@ pub async fn run(command: &Devices) -> Result<Report, Failure> {
         return Err(no_such_uid(uid));
     }
     let reports = |device: &Device| {
-        command.version.as_ref().is_none_or(|asked| device.version.as_ref() == Some(asked))
+        command.version.as_ref().is_none_or(|version| device.version.as_ref() == Some(version))
     };
     devices.retain(|device| command.filter.takes(device) && reports(device));
     if devices.is_empty() {

@@ -57,8 +57,8 @@ impl Workload for FlashJob {
         view::line(self)
     }
 
-    fn details(&self, seen: Option<FirstCount>, frame: Frame) -> String {
-        view::details(self, pace(self, seen, frame.now), frame)
+    fn details(&self, first_count: Option<FirstCount>, frame: Frame) -> String {
+        view::details(self, pace(self, first_count, frame.now), frame)
     }
 
     fn json(&self, now: Timestamp) -> Value {

@@ -70,10 +70,14 @@ fn unknown_field<K: DeserializeOwned>(object: &Value) -> Option<String> {
 
 /// Returns the namespace of a file, else that of the command line. As with kubectl, a file may not
 /// name a namespace other than that of `-n`.
-pub fn namespace(scope: &Scope, written: Option<&str>, asked: String) -> Result<String, Failure> {
-    let Some(written) = written else { return Ok(asked) };
-    if scope.names_namespace() && written != asked {
-        let message = format!("the file says namespace {written}, and -n says {asked}");
+pub fn namespace(
+    scope: &Scope,
+    written: Option<&str>,
+    scope_namespace: String,
+) -> Result<String, Failure> {
+    let Some(written) = written else { return Ok(scope_namespace) };
+    if scope.names_namespace() && written != scope_namespace {
+        let message = format!("the file says namespace {written}, and -n says {scope_namespace}");
         return Err(Failure::usage(message));
     }
     cluster::namespace(written).map_err(Failure::usage)

@@ -40,8 +40,8 @@ impl FirstCount {
     }
 }
 
-/// Returns the pace of a FlashJob since `seen`, else since its run began.
-pub fn pace(job: &FlashJob, seen: Option<FirstCount>, now: Timestamp) -> Pace {
+/// Returns the pace of a FlashJob since `first_count`, else since its run began.
+pub fn pace(job: &FlashJob, first_count: Option<FirstCount>, now: Timestamp) -> Pace {
     let unknown = Pace::default();
     let Some((status, counts)) =
         job.status.as_ref().and_then(|status| Some((status, status.counts?)))
@@ -54,8 +54,9 @@ pub fn pace(job: &FlashJob, seen: Option<FirstCount>, now: Timestamp) -> Pace {
     }
     let since_start = status.start_time.as_ref().map(|time| FirstCount { results: 0, at: time.0 });
     // The observation of a watch is newer; until it has enough results, the whole run counts.
-    let enough = |seen: &FirstCount| results(&counts).saturating_sub(seen.results) >= TELLING;
-    let Some(from) = seen.filter(enough).or(since_start.filter(enough)) else {
+    let enough =
+        |first_count: &FirstCount| results(&counts).saturating_sub(first_count.results) >= TELLING;
+    let Some(from) = first_count.filter(enough).or(since_start.filter(enough)) else {
         return unknown;
     };
     let elapsed = now.duration_since(from.at).as_secs_f64();
@@ -63,9 +64,9 @@ pub fn pace(job: &FlashJob, seen: Option<FirstCount>, now: Timestamp) -> Pace {
         return unknown;
     }
     let each_second = f64::from(results(&counts) - from.results) / elapsed;
-    let left = f64::from(counts.total - results(&counts)) / each_second;
-    let left = Duration::try_from_secs_f64(left).ok().map(|left| left.as_secs());
-    Pace { devices_per_minute: Some(each_second * 60.0), seconds_left: left }
+    let seconds = f64::from(counts.total - results(&counts)) / each_second;
+    let seconds_left = Duration::try_from_secs_f64(seconds).ok().map(|time| time.as_secs());
+    Pace { devices_per_minute: Some(each_second * 60.0), seconds_left }
 }
 
 #[cfg(test)]
@@ -98,8 +99,8 @@ mod tests {
 
     #[test]
     fn what_a_watch_saw_itself_counts_once_it_is_enough() {
-        let seen = FirstCount::first(20, at(50));
-        let pace_of = |completed| pace(&job(completed, 90), Some(seen), at(60));
+        let first_count = FirstCount::first(20, at(50));
+        let pace_of = |completed| pace(&job(completed, 90), Some(first_count), at(60));
         assert_eq!(pace_of(30).devices_per_minute, Some(60.0));
         assert_eq!(pace_of(21).devices_per_minute, Some(21.0));
     }

@@ -94,8 +94,8 @@ pub fn yes_or_no(answer: &str) -> Result<bool, String> {
 ///
 /// # Errors
 /// The user declines, or standard input is no terminal.
-pub async fn confirm(question: &str, given: bool) -> Result<(), Failure> {
-    if given {
+pub async fn confirm(question: &str, is_confirmed: bool) -> Result<(), Failure> {
+    if is_confirmed {
         return Ok(());
     }
     if !Prompt::is_terminal() {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::inventory;
 use super::run::results_of_run;
-use super::table::{plain, table};
+use super::table::{table, without_control_characters};
 use super::workload::Workload;
 use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
@@ -78,10 +78,10 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
     let marked = rows.iter().filter(|row| row.unverified).count();
     let mut text = match (counts.unverified as usize).saturating_sub(marked) {
         0 => text,
-        others => format!(
+        unlisted_count => format!(
             "{text}\nNote: {} more of those that completed did not prove the new version; the \
              status does not record which.",
-            counted(others, "device")
+            counted(unlisted_count, "device")
         ),
     };
     if job.is_behind() {
@@ -114,21 +114,27 @@ impl Row {
     /// Returns the result for people.
     fn shown_result(&self) -> String {
         match &self.reported {
-            Some(version) => format!("{}, unverified: reports {}", self.result, plain(version)),
+            Some(version) => format!(
+                "{}, unverified: reports {}",
+                self.result,
+                without_control_characters(version)
+            ),
             None if self.unverified => format!("{}, unverified", self.result),
             None => self.result.to_owned(),
         }
     }
 
     fn cells(&self) -> [String; 11] {
-        let text = |text: &Option<String>| text.as_deref().map(plain).unwrap_or_default();
+        let text = |text: &Option<String>| {
+            text.as_deref().map(without_control_characters).unwrap_or_default()
+        };
         let number =
             |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
         [
             self.uid.clone(),
             text(&self.instance),
             text(&self.from),
-            plain(&self.to),
+            without_control_characters(&self.to),
             self.result.to_owned(),
             text(&self.reason),
             number(self.attempts),
@@ -237,7 +243,7 @@ fn junit(job: &FlashJob, rows: &[Row]) -> Result<String, Failure> {
             "completed" => TestCaseStatus::success(),
             "failed" => {
                 let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-                status.set_message(plain(detail));
+                status.set_message(without_control_characters(detail));
                 if let Some(reason) = &row.reason {
                     status.set_type(reason.clone());
                 }
@@ -250,7 +256,7 @@ fn junit(job: &FlashJob, rows: &[Row]) -> Result<String, Failure> {
             }
             _ => {
                 let mut status = TestCaseStatus::skipped();
-                status.set_message(plain(detail));
+                status.set_message(without_control_characters(detail));
                 status
             }
         };
@@ -326,11 +332,11 @@ mod tests {
     #[test]
     fn a_device_that_completed_without_proof_is_shown_with_the_version_that_it_reports() {
         let mut job = job();
-        let shown = |job: &FlashJob| rows(job, &HashMap::new())[0].shown_result();
-        assert_eq!(shown(&job), "completed, unverified: reports 0.1.0");
+        let first_result = |job: &FlashJob| rows(job, &HashMap::new())[0].shown_result();
+        assert_eq!(first_result(&job), "completed, unverified: reports 0.1.0");
         let status = job.status.as_mut().expect("a status");
         status.results.get_mut("a").expect("details of a").reported = None;
-        assert_eq!(shown(&job), "completed, unverified");
+        assert_eq!(first_result(&job), "completed, unverified");
         assert_eq!(rows(&job, &HashMap::new())[2].shown_result(), "pending");
     }
 
@@ -345,10 +351,10 @@ mod tests {
             rows(&job, &HashMap::new())[1].attempts
         };
         assert_eq!(attempts(|_| {}), None);
-        let begun = |record: &mut DeviceStatus| {
+        let set_start_time = |record: &mut DeviceStatus| {
             record.start_time = Some(Time(jiff::Timestamp::UNIX_EPOCH));
         };
-        assert_eq!(attempts(begun), Some(1));
+        assert_eq!(attempts(set_start_time), Some(1));
         assert_eq!(attempts(|record| record.pod = Some("fj-a".to_owned())), Some(1));
     }
 

@@ -162,19 +162,19 @@ async fn newer(place: &Place, old: &FlashJob) -> Result<Vec<FlashJob>, Failure> 
 }
 
 fn is_newer(job: &FlashJob, old: &FlashJob) -> bool {
-    let begun = old.status.as_ref().and_then(|status| status.start_time.as_ref());
-    let begun = begun.or(old.metadata.creation_timestamp.as_ref());
-    let made = job.metadata.creation_timestamp.as_ref();
+    let start = old.status.as_ref().and_then(|status| status.start_time.as_ref());
+    let start = start.or(old.metadata.creation_timestamp.as_ref());
+    let creation = job.metadata.creation_timestamp.as_ref();
     let second = |time: &Time| time.0.as_second();
     // `creationTimestamp` has whole seconds only.
-    job.uid() != old.uid() && made.map(second) >= begun.map(second)
+    job.uid() != old.uid() && creation.map(second) >= start.map(second)
 }
 
 /// Returns for each of these FlashJobs, by its name, the devices that it flashes or has flashed
 /// with the firmware of the old one, except those that failed or were skipped there.
-fn covered<'a>(old: &FlashJob, others: &'a [FlashJob]) -> Vec<(String, HashSet<&'a String>)> {
+fn covered<'a>(old: &FlashJob, other_jobs: &'a [FlashJob]) -> Vec<(String, HashSet<&'a String>)> {
     let firmware = |job: &FlashJob| (job.spec.firmware.clone(), job.spec.version.clone());
-    let same = others.iter().filter(|other| firmware(other) == firmware(old));
+    let same = other_jobs.iter().filter(|other| firmware(other) == firmware(old));
     same.map(|other| (other.name_any(), covered_by(other))).collect()
 }
 
@@ -201,9 +201,9 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
         );
         return Err(Failure::new(Code::Unavailable, "NotSeen", message));
     };
-    let known: HashSet<&String> = job.spec.uuid.iter().collect();
+    let spec_uids: HashSet<&String> = job.spec.uuid.iter().collect();
     let failed: Vec<_> =
-        status.failed_uuids.iter().filter(|uid| known.contains(uid)).cloned().collect();
+        status.failed_uuids.iter().filter(|uid| spec_uids.contains(uid)).cloned().collect();
     if failed.is_empty() {
         let message = format!("FlashJob {name} has no failed device");
         return Err(Failure::new(Code::Unavailable, "NothingToRetry", message));
@@ -213,16 +213,16 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     }
     let named: Vec<_> =
         status.devices.iter().filter(|device| device.state == DeviceState::Failed).collect();
-    let is_asked = |reason: &str| reasons.iter().any(|asked| asked.eq_ignore_ascii_case(reason));
+    let is_asked = |reason: &str| reasons.iter().any(|filter| filter.eq_ignore_ascii_case(reason));
     let with_reason = named.iter().filter(|device| device.reason.as_deref().is_some_and(is_asked));
     let uids: Vec<_> = with_reason.map(|device| device.uid.clone()).collect();
     if uids.is_empty() {
-        let found: Vec<_> =
+        let reason_counts: Vec<_> =
             status.reasons.iter().map(|(name, count)| format!("{count} x {name}")).collect();
         let message = format!(
             "no device of FlashJob {name} is listed as failed with {}; its reasons: {}",
             reasons.join(", "),
-            found.join(", ")
+            reason_counts.join(", ")
         );
         return Err(Failure::new(Code::Unavailable, "NothingToRetry", message));
     }
@@ -254,14 +254,14 @@ async fn create(
     place: &Place,
     old: &FlashJob,
     mut job: FlashJob,
-    asked: Option<&str>,
+    new_name: Option<&str>,
     change: Change,
 ) -> Result<FlashJob, Failure> {
     for number in 1..=NAMES {
-        job.metadata.name = Some(asked.map_or_else(|| name(old, number), str::to_owned));
+        job.metadata.name = Some(new_name.map_or_else(|| name(old, number), str::to_owned));
         match place.api::<FlashJob>().create(&change.posting(), &job).await {
             Ok(job) => return Ok(job),
-            Err(kube::Error::Api(status)) if status.code == 409 && asked.is_none() => {}
+            Err(kube::Error::Api(status)) if status.code == 409 && new_name.is_none() => {}
             Err(error) => {
                 let what = format!("create FlashJob {}/{}", place.namespace, job.name_any());
                 return Err(refused(&what, &error));
@@ -333,22 +333,22 @@ mod tests {
             });
             retried
         };
-        let left = |others: &[FlashJob]| {
+        let choose = |other_jobs: &[FlashJob]| {
             let mut chosen = failed(&old, &[]).expect("some failed");
-            chosen.leave_out(&covered(&old, others), &old).map(|()| chosen)
+            chosen.leave_out(&covered(&old, other_jobs), &old).map(|()| chosen)
         };
         // While the newer FlashJob is at work, its other devices may still get a result; after its
         // end they get none.
-        let chosen = left(&[retried(Phase::InProgress)]).expect("one is left");
+        let chosen = choose(&[retried(Phase::InProgress)]).expect("one is left");
         assert_eq!(chosen.uids, ["b"]);
         assert!(chosen.notes.iter().any(|note| note.contains("hall-3-retry-1")));
-        assert_eq!(left(&[retried(Phase::Failed)]).expect("two are left").uids, ["b", "d"]);
+        assert_eq!(choose(&[retried(Phase::Failed)]).expect("two are left").uids, ["b", "d"]);
         let mut other = retried(Phase::InProgress);
         other.spec.version = "another".to_owned();
-        assert_eq!(left(&[other]).expect("all are left").uids, ["a", "b", "d"]);
+        assert_eq!(choose(&[other]).expect("all are left").uids, ["a", "b", "d"]);
         let mut unseen = retried(Phase::InProgress);
         unseen.status = None;
-        let refusal = left(&[unseen]).err().expect("none is left");
+        let refusal = choose(&[unseen]).err().expect("none is left");
         assert_eq!((refusal.code, refusal.reason), (Code::Unavailable, "NothingToRetry"));
         assert!(refusal.message.contains("--again"), "{}", refusal.message);
     }
@@ -356,18 +356,18 @@ mod tests {
     #[test]
     fn what_was_made_before_the_run_began_does_not_count() {
         let at = |second| Some(Time(Timestamp::from_second(second).expect("a time")));
-        let made = |second| {
-            let mut made = job();
-            made.metadata.uid = Some("another".to_owned());
-            made.metadata.creation_timestamp = at(second);
-            made
+        let job_created_at = |second| {
+            let mut job = job();
+            job.metadata.uid = Some("another".to_owned());
+            job.metadata.creation_timestamp = at(second);
+            job
         };
         let mut old = job();
         old.metadata.creation_timestamp = at(1);
-        assert!(is_newer(&made(2), &old) && !is_newer(&old, &old));
+        assert!(is_newer(&job_created_at(2), &old) && !is_newer(&old, &old));
         // A later run, which flashes all devices again, began at 5.
         old.status.as_mut().expect("a status").start_time = at(5);
-        assert!(!is_newer(&made(2), &old) && is_newer(&made(5), &old));
+        assert!(!is_newer(&job_created_at(2), &old) && is_newer(&job_created_at(5), &old));
     }
 
     #[test]

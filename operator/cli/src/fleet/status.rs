@@ -138,11 +138,11 @@ impl Status {
             }
         }
         // Existing objects are shown; the failure of missing ones takes precedence over theirs.
-        let mut shown = report(&objects);
-        missing.extend(shown.failure.take());
+        let mut report = report(&objects);
+        missing.extend(report.failure.take());
         match (joined(missing), objects.is_empty()) {
             (Some(missing), true) => Err(missing),
-            (failure, _) => Ok(shown.failing(failure)),
+            (failure, _) => Ok(report.failing(failure)),
         }
     }
 
@@ -189,7 +189,7 @@ impl Status {
         let follow = Follow {
             until: self.until.unwrap_or_default(),
             timeout: self.timeout,
-            shown: if is_for_people { FollowOutput::Details } else { FollowOutput::Lines },
+            output: if is_for_people { FollowOutput::Details } else { FollowOutput::Lines },
             all: output == Output::Wide,
         };
         match watch::follow(&place, name, follow, on_change).await {

@@ -12,7 +12,9 @@ pub fn table<const N: usize>(
     let mut writer = TabWriter::new(Vec::new()).padding(3);
     let lines = std::iter::once(headings.map(str::to_owned)).chain(rows);
     for line in lines {
-        let cells = line.map(|cell| if cell.is_empty() { "-".to_owned() } else { plain(&cell) });
+        let cells = line.map(|cell| {
+            if cell.is_empty() { "-".to_owned() } else { without_control_characters(&cell) }
+        });
         // A write to memory cannot fail.
         let _ = writeln!(writer, "{}", cells.join("\t"));
     }
@@ -22,7 +24,7 @@ pub fn table<const N: usize>(
 }
 
 /// Replaces control characters, which would move the cursor or break a row, by spaces.
-pub fn plain(text: &str) -> String {
+pub fn without_control_characters(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 

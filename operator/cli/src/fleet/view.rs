@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::pace::{Pace, results};
 use super::run::results_of_run;
-use super::table::{plain, table};
+use super::table::{table, without_control_characters};
 use super::workload::{Frame, Workload, full_name, resuming};
 use crate::duration;
 
@@ -108,7 +108,10 @@ pub fn reasons<'a>(
         lines.push(format!("  {count} x {}", style(name).bold()));
         lines.extend(advice(name));
         if let Some((device, message)) = example(name) {
-            lines.push(format!("      For example {device}: {}", plain(message)));
+            lines.push(format!(
+                "      For example {device}: {}",
+                without_control_characters(message)
+            ));
         }
     }
     lines
@@ -116,8 +119,8 @@ pub fn reasons<'a>(
 
 /// Returns the meaning of a reason, and what to do.
 fn advice(name: &str) -> Vec<String> {
-    let lines = |known: Reason| {
-        vec![format!("      {}", known.meaning), format!("      To do: {}", known.action)]
+    let lines = |reason: Reason| {
+        vec![format!("      {}", reason.meaning), format!("      To do: {}", reason.action)]
     };
     reason::by_name(name).map(lines).unwrap_or_default()
 }
@@ -129,11 +132,11 @@ fn pace_shown(pace: Pace) -> String {
         Some(rate) => format!("{rate:.1} devices a minute"),
         None => "unknown".to_owned(),
     };
-    let left = match pace.seconds_left {
-        Some(seconds) => format!("about {}", duration::shown(Duration::from_secs(seconds))),
+    let time_left = match pace.seconds_left {
+        Some(seconds) => format!("about {}", duration::in_words(Duration::from_secs(seconds))),
         None => "unknown".to_owned(),
     };
-    format!("rate {rate}, time left {left}")
+    format!("rate {rate}, time left {time_left}")
 }
 
 /// Returns the whole status of one FlashJob as text.
@@ -142,8 +145,8 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
         "FlashJob {}   {}   firmware {} version {}",
         style(full_name(job)).bold(),
         coloured(&state(job)),
-        plain(&job.spec.firmware),
-        plain(&job.spec.version)
+        without_control_characters(&job.spec.firmware),
+        without_control_characters(&job.spec.version)
     )];
     if job.status.is_none() {
         lines.push(
@@ -176,13 +179,13 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     } else if let (Some(start), Some(end)) = (&status.start_time, &status.completion_time) {
         let took = end.0.duration_since(start.0);
         let took = Duration::try_from(took).unwrap_or_default();
-        lines.push(format!("took {}", duration::shown(took)));
+        lines.push(format!("took {}", duration::in_words(took)));
     }
     if job.is_behind() {
         lines.push("The operator has not seen the last change yet.".to_owned());
     }
     if let Some(message) = &status.message {
-        lines.push(plain(message));
+        lines.push(without_control_characters(message));
     }
     lines.extend(firmware(status.firmware.as_ref()));
     if job.is_suspended() && job.is_over() {
@@ -203,10 +206,18 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
 /// Returns the resolved firmware of a run, as lines of text.
 pub fn firmware(firmware: Option<&FirmwareStatus>) -> Vec<String> {
     let Some(firmware) = firmware else { return Vec::new() };
-    let mut lines = vec![format!("Firmware: {}", plain(&firmware.reference))];
-    lines.extend(firmware.signer.as_ref().map(|signer| format!("Signed by: {}", plain(signer))));
+    let mut lines = vec![format!("Firmware: {}", without_control_characters(&firmware.reference))];
+    lines.extend(
+        firmware
+            .signer
+            .as_ref()
+            .map(|signer| format!("Signed by: {}", without_control_characters(signer))),
+    );
     if !firmware.platforms.is_empty() {
-        lines.push(format!("For device types: {}", plain(&firmware.platforms.join(", "))));
+        lines.push(format!(
+            "For device types: {}",
+            without_control_characters(&firmware.platforms.join(", "))
+        ));
     }
     lines
 }
@@ -216,7 +227,7 @@ fn in_flight(devices: &[DeviceStatus], Frame { now, all, width }: Frame) -> Vec<
     if devices.is_empty() {
         return Vec::new();
     }
-    let shown = if all { devices.len() } else { SHOWN.min(devices.len()) };
+    let row_count = if all { devices.len() } else { SHOWN.min(devices.len()) };
     let mut lines = vec![String::new(), style("IN FLIGHT OR VERIFYING").bold().to_string()];
     let row = |device: &&DeviceStatus| {
         let since = device.holds_since().map(|since| now.duration_since(since));
@@ -226,25 +237,28 @@ fn in_flight(devices: &[DeviceStatus], Frame { now, all, width }: Frame) -> Vec<
             device.name.clone().unwrap_or_default(),
             format!("{:?}", device.state),
             device.attempt.to_string(),
-            since.map(duration::shown).unwrap_or_default(),
+            since.map(duration::in_words).unwrap_or_default(),
             device.pod.clone().unwrap_or_default(),
             device.message.clone().or(device.reason.clone()).unwrap_or_default(),
         ]
     };
     let headings = ["  UID", "INSTANCE", "STATE", "ATTEMPT", "SINCE", "POD", "MESSAGE"];
-    let rows = devices[..shown].iter().map(row);
+    let rows = devices[..row_count].iter().map(row);
     if width >= WIDE {
         lines.push(table(headings, rows));
     } else {
         let narrow = |[uid, _, state, attempt, since, _, message]: [String; 7]| {
-            let message =
-                if message.is_empty() { message } else { format!(": {}", plain(&message)) };
+            let message = if message.is_empty() {
+                message
+            } else {
+                format!(": {}", without_control_characters(&message))
+            };
             [uid, format!("    {state}, attempt {attempt}, {since}{message}")]
         };
         lines.extend(rows.flat_map(narrow));
     }
-    if shown < devices.len() {
-        lines.push(format!("  … and {} more; -o wide shows all", devices.len() - shown));
+    if row_count < devices.len() {
+        lines.push(format!("  … and {} more; -o wide shows all", devices.len() - row_count));
     }
     lines
 }
@@ -370,8 +384,8 @@ mod tests {
         assert_eq!(cell("IN FLIGHT"), Some("1"), "{listed}");
         assert_eq!(cell("VERIFYING"), Some("4"), "{listed}");
         let frame = Frame { now: jiff::Timestamp::UNIX_EPOCH, all: false, width: WIDE };
-        let shown = details(&job, Pace::default(), frame);
-        assert!(shown.contains("in flight 1, verifying 4"), "{shown}");
+        let text = details(&job, Pace::default(), frame);
+        assert!(text.contains("in flight 1, verifying 4"), "{text}");
         assert!(line(&job).contains("1 in flight, 4 verifying"), "{}", line(&job));
     }
 
@@ -391,9 +405,9 @@ mod tests {
         });
         assert_eq!(json(&job, Pace::default())["counts"]["completed"], 2);
         job.spec = spec("2");
-        let shown = json(&job, Pace::default());
+        let object = json(&job, Pace::default());
         assert_eq!(
-            (&shown["counts"]["completed"], &shown["progress"]),
+            (&object["counts"]["completed"], &object["progress"]),
             (&json!(0), &json!("0/2"))
         );
         assert!(line(&job).contains("0 of 2 devices have a result"), "{}", line(&job));

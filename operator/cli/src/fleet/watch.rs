@@ -53,7 +53,7 @@ pub struct Follow {
     /// Longest time to follow; none for no limit.
     pub timeout: Option<Duration>,
     /// Output while the object is followed.
-    pub shown: FollowOutput,
+    pub output: FollowOutput,
     /// Show every device in flight.
     pub all: bool,
 }
@@ -78,7 +78,7 @@ pub async fn follow<K: Workload>(
     let mut redraw = interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last: Option<K> = None;
-    let mut seen = None;
+    let mut first_count = None;
     loop {
         tokio::select! {
             event = events.next() => match event {
@@ -91,8 +91,8 @@ pub async fn follow<K: Workload>(
                 Some(Ok(Some(object))) => {
                     on_change(&object);
                     let first = FirstCount::first(object.results(), Timestamp::now());
-                    let seen = *seen.get_or_insert(first);
-                    screen.show(&object, seen)?;
+                    let first_count = *first_count.get_or_insert(first);
+                    screen.show(&object, first_count)?;
                     match end(&object, follow.until) {
                         Some(ended) => return screen.clear().and(ended).map(|()| object),
                         None => last = Some(object),
@@ -104,8 +104,8 @@ pub async fn follow<K: Workload>(
                 None => return Err(place.missing::<K>(name)),
             },
             _ = redraw.tick(), if screen.is_drawn() => {
-                if let (Some(object), Some(seen)) = (&last, seen) {
-                    screen.show(object, seen)?;
+                if let (Some(object), Some(first_count)) = (&last, first_count) {
+                    screen.show(object, first_count)?;
                 }
             }
             () = reached(deadline) => {
@@ -170,7 +170,7 @@ fn lasting<K: Workload>(
 }
 
 fn timed_out(timeout: Option<Duration>, state: &str) -> Failure {
-    let timeout = crate::duration::shown(timeout.unwrap_or_default());
+    let timeout = crate::duration::in_words(timeout.unwrap_or_default());
     let message = format!("{state}; timed out after {timeout}");
     Failure::new(Code::TimedOut, "TimedOut", message)
 }
@@ -188,7 +188,7 @@ async fn at_once<K: Workload>(
             let message = format!(
                 "no state of {} was received within {}: the API server does not answer",
                 place.named::<K>(name),
-                crate::duration::shown(timeout.unwrap_or_default() + CONNECT_LIMIT)
+                crate::duration::in_words(timeout.unwrap_or_default() + CONNECT_LIMIT)
             );
             Err(Failure::new(Code::TimedOut, "TimedOut", message))
         }
@@ -199,7 +199,11 @@ async fn at_once<K: Workload>(
 ///
 /// # Errors
 /// The timeout is reached, or the API server rejects the watch.
-pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Result<(), Failure> {
+pub async fn wait_until_deleted(
+    place: &Place,
+    name: &str,
+    timeout: Option<Duration>,
+) -> Result<(), Failure> {
     let events = watch_object(place.api::<FlashJob>(), name);
     let events = events.backoff(watcher::DefaultBackoff::default());
     let mut events = pin!(events);
@@ -217,7 +221,7 @@ pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Resul
                      has stopped its Pods; without a running operator it is never deleted, see \
                      kubectl flashjob check",
                     place.namespace,
-                    crate::duration::shown(timeout.unwrap_or_default())
+                    crate::duration::in_words(timeout.unwrap_or_default())
                 );
                 return Err(Failure::new(Code::TimedOut, "TimedOut", message));
             }
@@ -235,7 +239,7 @@ struct Screen {
 
 impl Screen {
     fn new(follow: Follow) -> Self {
-        let terminal = match follow.shown {
+        let terminal = match follow.output {
             FollowOutput::Details => Term::stdout(),
             FollowOutput::Lines => Term::stderr(),
         };
@@ -245,10 +249,10 @@ impl Screen {
     /// Returns true if the view is redrawn in place.
     fn is_drawn(&self) -> bool {
         let is_dumb = std::env::var_os("TERM").is_some_and(|kind| kind == "dumb");
-        self.follow.shown == FollowOutput::Details && self.terminal.is_term() && !is_dumb
+        self.follow.output == FollowOutput::Details && self.terminal.is_term() && !is_dumb
     }
 
-    fn show<K: Workload>(&mut self, object: &K, seen: FirstCount) -> Result<(), Failure> {
+    fn show<K: Workload>(&mut self, object: &K, first_count: FirstCount) -> Result<(), Failure> {
         if !self.is_drawn() {
             // A status that is older than the last change of the spec would mislead.
             if object.has_status() && object.is_behind() {
@@ -263,7 +267,7 @@ impl Screen {
         }
         let (height, width) = (usize::from(self.terminal.size().0), view::width(&self.terminal));
         let frame = Frame { now: Timestamp::now(), all: self.follow.all, width };
-        let text = object.details(Some(seen), frame);
+        let text = object.details(Some(first_count), frame);
         // A view that is longer than the window could not be redrawn in place.
         let lines = text.lines().flat_map(|line| textwrap::wrap(line, width));
         let lines: Vec<_> = lines.take(height.saturating_sub(1).max(1)).collect();

@@ -91,8 +91,8 @@ pub trait Workload:
     /// Returns the status in one line, for a log.
     fn line(&self) -> String;
 
-    /// Returns the whole status as text; `seen` is the count that a watch saw first.
-    fn details(&self, seen: Option<FirstCount>, frame: Frame) -> String;
+    /// Returns the whole status as text; `first_count` is the count that a watch saw first.
+    fn details(&self, first_count: Option<FirstCount>, frame: Frame) -> String;
 
     /// Returns the form for programs.
     fn json(&self, now: Timestamp) -> Value;

@@ -116,9 +116,9 @@ impl Toolchain {
         let host =
             version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
         let tools = sysroot.join("lib/rustlib").join(host).join("bin");
-        let found = std::env::var_os(LINKER)
+        let linker = std::env::var_os(LINKER)
             .or_else(|| Some(tools.join("wasm-component-ld").into_os_string()));
-        let linker = found.filter(|linker| Path::new(linker).is_file());
+        let linker = linker.filter(|linker| Path::new(linker).is_file());
         let linker = linker.ok_or_else(|| {
             missing(
                 "wasm-component-ld",
@@ -167,9 +167,9 @@ impl Toolchain {
                 command.directory.display()
             )));
         }
-        let mut made = components(&String::from_utf8_lossy(&output.stdout));
-        made.dedup();
-        match made.as_slice() {
+        let mut components = components(&String::from_utf8_lossy(&output.stdout));
+        components.dedup();
+        match components.as_slice() {
             [one] => Ok(one.clone()),
             [] => Err(failed(format!(
                 "{} has no library of crate-type cdylib; add [lib] crate-type = [\"cdylib\"]",

@@ -151,13 +151,15 @@ fn annotations(published: &Published) -> String {
     let manifest: Value = serde_json::from_slice(&published.manifest).unwrap_or_default();
     let lines = manifest["annotations"].as_object().into_iter().flatten();
     let lines: Vec<String> = lines
-        .map(|(name, value)| format!("{name}={}", plain(value.as_str().unwrap_or_default())))
+        .map(|(name, value)| {
+            format!("{name}={}", without_control_characters(value.as_str().unwrap_or_default()))
+        })
         .collect();
     if lines.is_empty() { "none".to_owned() } else { lines.join("\n") }
 }
 
 /// Replaces control characters by spaces, so that text by strangers does not control the terminal.
-fn plain(text: &str) -> String {
+fn without_control_characters(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 

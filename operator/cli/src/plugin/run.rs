@@ -61,9 +61,9 @@ pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
         answers.built = Some(plugin.measure_build(&case.request).await);
     }
     if let Some(Ok(flash)) = answers.built.as_ref().map(|built| &built.answer) {
-        let made =
+        let objects =
             objects::make(&case, &plugin, flash, configured, &source.config, &command.address);
-        answers.objects = Some(made.map_err(|denied| denied.0));
+        answers.objects = Some(objects.map_err(|denied| denied.0));
         if let Some(outcome) = &outcome {
             answers.judged = Some(plugin.measure_judge(&case.request, outcome).await);
         }
@@ -79,7 +79,7 @@ fn notes(
     case: &Case,
     plugin: &Plugin,
     configured: Option<&PluginConfig>,
-    asked: &PluginAnswers,
+    answers: &PluginAnswers,
     has_config: bool,
 ) -> Vec<String> {
     let mut notes = Vec::new();
@@ -104,7 +104,7 @@ fn notes(
     if has_config && configured.is_none() {
         notes.push(format!("the configuration has no plugin {name}, so nothing is granted to it"));
     }
-    if !has_config && matches!(asked.objects, Some(Err(_))) {
+    if !has_config && matches!(answers.objects, Some(Err(_))) {
         notes.push(
             "grants are taken from the operator's configuration; name it with --config".to_owned(),
         );

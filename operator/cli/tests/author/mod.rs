@@ -45,7 +45,7 @@ impl Author {
     pub fn plugin(&self, words: &[&str]) -> anyhow::Result<CommandOutput> {
         let mut command = plugin(words, self.folder.path());
         command.arg("--ca-file").arg(&self.authority);
-        said(command.output()?)
+        command_output(command.output()?)
     }
 
     /// Returns a reference in the registry.
@@ -63,7 +63,7 @@ pub fn plugin(words: &[&str], folder: &Path) -> Command {
     command
 }
 
-pub fn said(output: Output) -> anyhow::Result<CommandOutput> {
+pub fn command_output(output: Output) -> anyhow::Result<CommandOutput> {
     let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     let json = if text.is_empty() {
         Value::Null

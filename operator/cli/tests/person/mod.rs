@@ -62,8 +62,8 @@ impl Person {
 
     /// Returns the uids of the devices of a type, in the order in which they are listed.
     pub fn uids(&self, kind: &str) -> anyhow::Result<Vec<String>> {
-        let said = self.run(&["devices", "--type", kind, "-o", "json"])?.json()?;
-        let devices = said["devices"].as_array().context("no devices")?;
+        let listing = self.run(&["devices", "--type", kind, "-o", "json"])?.json()?;
+        let devices = listing["devices"].as_array().context("no devices")?;
         let uids = devices.iter().filter_map(|device| device["uid"].as_str().map(str::to_owned));
         Ok(uids.collect())
     }

@@ -68,8 +68,9 @@ pub async fn carry_out(
 ) -> Result<Report, Failure> {
     let deadline = pacing.timeout.map(|timeout| Instant::now() + timeout);
     let path = path.or((style == ProgressStyle::Dialogue).then(|| Path::new(FILE)));
-    let Left { existing, uids: left, note, .. } = left(place, &order).await?;
-    if let (Some(existing), true) = (&existing, left.is_empty()) {
+    let Left { existing, uids: remaining_uids, note, .. } =
+        read_remaining_devices(place, &order).await?;
+    if let (Some(existing), true) = (&existing, remaining_uids.is_empty()) {
         return Ok(status::report(std::slice::from_ref(existing)).saying(note.unwrap_or_default()));
     }
     if let (Some(note), true) = (note, style != ProgressStyle::Nothing) {
@@ -78,7 +79,8 @@ pub async fn carry_out(
     if let Some(paused) = existing.as_ref().filter(|existing| existing.is_suspended()) {
         eprintln!("Note: FlashJob {}/{} {}", place.namespace, order.name, paused_words(paused));
     }
-    let batches: Vec<&[String]> = left.chunks(pacing.batch_size.clamp(1, MOST)).collect();
+    let batches: Vec<&[String]> =
+        remaining_uids.chunks(pacing.batch_size.clamp(1, MOST)).collect();
     let (stem, mut number) = (order.name.clone(), 1);
     let mut jobs: Vec<FlashJob> = Vec::new();
     let mut after = 0;
@@ -96,7 +98,7 @@ pub async fn carry_out(
         }
         let job = loop {
             let applied = apply(place, &order, batch, job_uid.as_deref()).await;
-            match applied.map_err(|failure| ended(failure, &order, after, left.len()))? {
+            match applied.map_err(|failure| ended(failure, &order, after, remaining_uids.len()))? {
                 Some(job) => break job,
                 None => {
                     number += 1;
@@ -107,7 +109,7 @@ pub async fn carry_out(
         };
         let uid = job_uid.insert(job.uid().unwrap_or_default());
         after += batch.len();
-        let rest = left.len() - after;
+        let rest = remaining_uids.len() - after;
         let mut goes_on = going_on(&job, rest, &order);
         interruption.says(&goes_on);
         if let Some(path) = path {
@@ -132,7 +134,7 @@ pub async fn carry_out(
         let follow = Follow {
             until: Until::Done,
             timeout: deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
-            shown: FollowOutput::Lines,
+            output: FollowOutput::Lines,
             all: false,
         };
         let on_change = |job: &FlashJob| {
@@ -147,7 +149,7 @@ pub async fn carry_out(
                 NOT_FOUND => watch::deleted::<FlashJob>(&order.namespace, &order.name),
                 _ => timed_out(failure, &pacing, &goes_on),
             };
-            ended(failure, &order, after, left.len())
+            ended(failure, &order, after, remaining_uids.len())
         })?;
         let failed = failed(&job, batch);
         jobs.retain(|other| other.name_any() != job.name_any());
@@ -160,17 +162,17 @@ pub async fn carry_out(
         }
         style.say(ProgressStyle::Options, || match pacing.delay {
             Duration::ZERO => "The next batch follows".to_owned(),
-            delay => format!("The next batch follows after {}", duration::shown(delay)),
+            delay => format!("The next batch follows after {}", duration::in_words(delay)),
         })?;
         let next = Instant::now() + pacing.delay;
         let next = deadline.map_or(next, |deadline| deadline.min(next));
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
-            gone = watch::gone(place, &order.name, None) => {
-                let failure = gone.err().unwrap_or_else(|| {
+            deletion = watch::wait_until_deleted(place, &order.name, None) => {
+                let failure = deletion.err().unwrap_or_else(|| {
                     watch::deleted::<FlashJob>(&order.namespace, &order.name)
                 });
-                return Err(ended(failure, &order, after, left.len()));
+                return Err(ended(failure, &order, after, remaining_uids.len()));
             }
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -197,7 +199,7 @@ pub struct Left {
 ///
 /// # Errors
 /// The FlashJob cannot be read, or cannot be changed now.
-pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
+pub async fn read_remaining_devices(place: &Place, order: &Order) -> Result<Left, Failure> {
     let existing = read(place, &order.name).await?;
     let uids: Vec<String> =
         without_result(existing.as_ref(), order).into_iter().cloned().collect();
@@ -208,10 +210,11 @@ pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
     }
     let (namespace, name) = (&place.namespace, &order.name);
     let done = order.targets.len() - uids.len();
-    let asked: Vec<String> = order.targets.iter().map(|target| target.uid.clone()).collect();
+    let ordered_uids: Vec<String> =
+        order.targets.iter().map(|target| target.uid.clone()).collect();
     let failed = match done {
         0 => 0,
-        _ => existing.as_ref().map_or(0, |existing| failed(existing, &asked)),
+        _ => existing.as_ref().map_or(0, |existing| failed(existing, &ordered_uids)),
     };
     let retry = match failed {
         0 => String::new(),
@@ -241,7 +244,7 @@ fn timed_out(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
     if failure.code != Code::TimedOut {
         return failure;
     }
-    let timeout = duration::shown(pacing.timeout.unwrap_or_default());
+    let timeout = duration::in_words(pacing.timeout.unwrap_or_default());
     Failure { message: format!("timed out after {timeout}; {goes_on}"), ..failure }
 }
 
@@ -428,19 +431,17 @@ mod tests {
         let uids = ["b", "c"].map(str::to_owned).to_vec();
         let pacing =
             Pacing { batch_size: 2, delay: Duration::ZERO, keep_going: false, timeout: None };
-        let left = Left { existing: Some(existing), uids, done, note: None };
-        left.question(&order(), &pacing)
+        let remaining_devices = Left { existing: Some(existing), uids, done, note: None };
+        remaining_devices.question(&order(), &pacing)
     }
 
     #[test]
     fn the_question_counts_what_is_flashed_and_says_what_becomes_of_the_job() {
-        let asked = question(paused("1"), 1);
-        assert!(
-            asked.starts_with("Flash 2 devices with a:1 version 1, as FlashJob fleet/hall-3?")
-        );
-        assert!(asked.contains("Left out: 1 device"), "{asked}");
-        assert!(asked.contains("kubectl flashjob resume hall-3 -n fleet"), "{asked}");
-        assert!(!asked.contains("are replaced"), "{asked}");
+        let text = question(paused("1"), 1);
+        assert!(text.starts_with("Flash 2 devices with a:1 version 1, as FlashJob fleet/hall-3?"));
+        assert!(text.contains("Left out: 1 device"), "{text}");
+        assert!(text.contains("kubectl flashjob resume hall-3 -n fleet"), "{text}");
+        assert!(!text.contains("are replaced"), "{text}");
         assert!(question(paused("2"), 0).contains("Its results of a:1 version 2"));
     }
 
@@ -472,8 +473,8 @@ mod tests {
             Some((failure.code, failure.reason))
         };
         assert_eq!(end(Some(job("ours"))), None);
-        for gone in [None, Some(job("of somebody else"))] {
-            assert_eq!(end(gone), Some((Code::Unavailable, DELETED)));
+        for existing in [None, Some(job("of somebody else"))] {
+            assert_eq!(end(existing), Some((Code::Unavailable, DELETED)));
         }
         let mut going = job("ours");
         going.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));

@@ -56,21 +56,21 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
     if !command.filter.is_empty() || command.reported_version.is_some() {
         print("Only instances that the options name are listed.")?;
     }
-    let asked = [&command.filter, &filter];
+    let filters = [&command.filter, &filter];
     let chosen = Chosen {
         devices: select(&mut prompt, devices).await?,
-        by_type: asked.iter().any(|filter| filter.kind.is_some()),
-        by_application: asked.iter().any(|filter| filter.application.is_some()),
+        by_type: filters.iter().any(|filter| filter.kind.is_some()),
+        by_application: filters.iter().any(|filter| filter.application.is_some()),
     };
     let (firmware, size) = firmware(&mut prompt, command).await?;
     let order = command.order(&place, &chosen, firmware);
     // Checked while there are questions left, so that the user can still stop.
-    let left = batches::left(&place, &order).await?;
-    chosen.warn_of_current(&left.uids, &order.firmware.version);
+    let remaining_devices = batches::read_remaining_devices(&place, &order).await?;
+    chosen.warn_of_current(&remaining_devices.uids, &order.firmware.version);
     let batch_size = match (size, command.batch_size) {
         (Some(size), _) => size,
-        (None, given) => {
-            let default = given.unwrap_or(BATCH);
+        (None, batch_size) => {
+            let default = batch_size.unwrap_or(BATCH);
             let question = format!("Enter the number of UUIDs per batch (default is {default}): ");
             prompt.ask_until(&question, |text| or(text, default, order::batch_size)).await?
         }
@@ -186,8 +186,8 @@ async fn firmware(
         }
     };
     let default = command.pod_image.clone();
-    let shown = default.as_deref().unwrap_or("the plugin's default");
-    let question = format!("Enter the flashjobPodImage to use [{shown}]: ");
+    let default_image = default.as_deref().unwrap_or("the plugin's default");
+    let question = format!("Enter the flashjobPodImage to use [{default_image}]: ");
     let is_number =
         |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let read = |text: &str| match text {

@@ -36,26 +36,26 @@ pub async fn show(
     pacing: &Pacing,
     path: Option<&Path>,
 ) -> Result<Report, Failure> {
-    let left = batches::left(place, &order).await?;
-    let announcement = left.announcement(&order, pacing);
-    let Left { existing, uids, note, .. } = left;
+    let remaining_devices = batches::read_remaining_devices(place, &order).await?;
+    let announcement = remaining_devices.announcement(&order, pacing);
+    let Left { existing, uids, note, .. } = remaining_devices;
     // Standard output has only the FlashJobs, so that they can be applied.
     if let Some(note) = note {
         eprintln!("Note: {note}");
     }
     if let (Some(existing), true) = (&existing, uids.is_empty()) {
         eprintln!("Dry run, nothing is applied. It would change nothing.");
-        return shown(vec![applicable(existing.clone())], path);
+        return write_and_report(vec![applicable(existing.clone())], path);
     }
     eprintln!("Dry run, nothing is applied. {announcement}");
     let mut jobs = Vec::new();
     for planned in plan(place, order, existing, &uids, pacing).await? {
         jobs.push(applicable(planned.checked(place).await?));
     }
-    shown(jobs, path)
+    write_and_report(jobs, path)
 }
 
-fn shown(jobs: Vec<FlashJob>, path: Option<&Path>) -> Result<Report, Failure> {
+fn write_and_report(jobs: Vec<FlashJob>, path: Option<&Path>) -> Result<Report, Failure> {
     if let Some(path) = path {
         for job in &jobs {
             file::write(path, job)?;

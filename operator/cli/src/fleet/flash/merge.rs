@@ -28,8 +28,8 @@ pub enum Merged {
 /// guards are not compared with the devices: results must not be lost for that.
 pub fn is_same_run(existing: &FlashJob, order: &Order) -> bool {
     let run = |spec: &flashjob_api::FlashJobSpec| spec.effective().ok().map(|spec| spec.run);
-    let asked = run(&order.over(existing.spec.clone()));
-    asked.is_some() && asked == run(&existing.spec)
+    let ordered_run = run(&order.over(existing.spec.clone()));
+    ordered_run.is_some() && ordered_run == run(&existing.spec)
 }
 
 /// Returns the uids of the order that have no result in the same run yet.
@@ -49,10 +49,10 @@ pub fn merge(existing: &FlashJob, order: &Order, batch: &[String]) -> Merged {
         return Merged::Refused("is being deleted; wait until it is gone".to_owned());
     }
     if is_same_run(existing, order) {
-        let known: HashSet<&String> = existing.spec.uuid.iter().collect();
-        let new: Vec<&String> = batch.iter().filter(|uid| !known.contains(uid)).collect();
-        let asked: HashSet<&String> = new.iter().copied().collect();
-        let added = order.targets.iter().filter(|target| asked.contains(&target.uid));
+        let existing_uids: HashSet<&String> = existing.spec.uuid.iter().collect();
+        let new: Vec<&String> = batch.iter().filter(|uid| !existing_uids.contains(uid)).collect();
+        let uids_to_add: HashSet<&String> = new.iter().copied().collect();
+        let added = order.targets.iter().filter(|target| uids_to_add.contains(&target.uid));
         if let Some(cause) = unfit(existing, &added.collect::<Vec<_>>()) {
             return Merged::Refused(cause);
         }
@@ -84,33 +84,35 @@ fn unfit(existing: &FlashJob, added: &[&Target]) -> Option<String> {
     let spec = existing.spec.effective().ok()?;
     let bounds: [Bound; 3] = [
         ("spec.hostEndpoint", spec.host_endpoint, |_, _| false),
-        ("spec.device", spec.device, |target, wanted| is_kind(target.kind.as_deref(), wanted)),
-        ("spec.applicationType", spec.application_type, |target, wanted| {
-            target.application.as_ref().is_some_and(|is| is.eq_ignore_ascii_case(wanted))
+        ("spec.device", spec.device, |target, value| is_kind(target.kind.as_deref(), value)),
+        ("spec.applicationType", spec.application_type, |target, value| {
+            target.application.as_ref().is_some_and(|is| is.eq_ignore_ascii_case(value))
         }),
     ];
-    bounds.into_iter().find_map(|(field, wanted, fits)| {
-        let wanted = wanted?;
-        let others: Vec<_> = added.iter().filter(|target| !fits(target, &wanted)).collect();
-        let first = others.first()?;
-        let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+    bounds.into_iter().find_map(|(field, value, fits)| {
+        let value = value?;
+        let unfit_targets: Vec<_> = added.iter().filter(|target| !fits(target, &value)).collect();
+        let first = unfit_targets.first()?;
+        let or_unknown =
+            |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
         Some(format!(
-            "already flashes this firmware, and {field} is {wanted}, which does not match {} to \
+            "already flashes this firmware, and {field} is {value}, which does not match {} to \
              add, such as {} (type {}, application {}); choose only those and give them another \
              --name. --again flashes all again, including finished devices",
-            counted(others.len(), "device"),
+            counted(unfit_targets.len(), "device"),
             first.uid,
-            shown(&first.kind),
-            shown(&first.application)
+            or_unknown(&first.kind),
+            or_unknown(&first.application)
         ))
     })
 }
 
 /// Returns true for a device of this type, in any spelling.
-fn is_kind(is: Option<&str>, wanted: &str) -> bool {
+fn is_kind(is: Option<&str>, device_type: &str) -> bool {
     let kind = |text: &str| text.parse::<DeviceType>().ok();
     is.is_some_and(|is| {
-        is.eq_ignore_ascii_case(wanted) || kind(is).is_some_and(|is| kind(wanted) == Some(is))
+        is.eq_ignore_ascii_case(device_type)
+            || kind(is).is_some_and(|is| kind(device_type) == Some(is))
     })
 }
 
@@ -193,13 +195,13 @@ mod tests {
         };
         let merged = |order: &Order| merge(&existing, order, &uids(&["a", "c"]));
         assert_eq!(merged(&mixed("ESP-32")), Merged::Added(uids(&["a", "b", "c"])));
-        let others = mixed("esp32s2");
-        assert_eq!(without_result(Some(&existing), &others), ["c"]);
-        let Merged::Refused(cause) = merged(&others) else { panic!("not refused") };
+        let mixed_order = mixed("esp32s2");
+        assert_eq!(without_result(Some(&existing), &mixed_order), ["c"]);
+        let Merged::Refused(cause) = merged(&mixed_order) else { panic!("not refused") };
         assert!(cause.contains("spec.device is esp32") && cause.contains("c (type esp32s2"));
         // The device that is already in the FlashJob was added with this guard.
-        assert!(matches!(merge(&existing, &others, &uids(&["a"])), Merged::Added(_)));
-        let again = Order { run: Some("again".to_owned()), ..others };
+        assert!(matches!(merge(&existing, &mixed_order, &uids(&["a"])), Merged::Added(_)));
+        let again = Order { run: Some("again".to_owned()), ..mixed_order };
         assert_eq!(merged(&again), Merged::Replaced);
         // A guard of the new order is not added to a FlashJob that has none.
         let free = job(&Order { device: None, ..order(&["a"], "1") }, Phase::Completed);
@@ -207,9 +209,9 @@ mod tests {
         let mut bound = existing.clone();
         bound.spec.host_endpoint = Some("10.0.0.7".to_owned());
         bound.spec.uuid = uids(&["a"]);
-        let asked = order(&["a", "b"], "1");
-        assert!(matches!(merge(&bound, &asked, &uids(&["a"])), Merged::Added(_)));
-        assert!(matches!(merge(&bound, &asked, &uids(&["b"])), Merged::Refused(_)));
+        let new_order = order(&["a", "b"], "1");
+        assert!(matches!(merge(&bound, &new_order, &uids(&["a"])), Merged::Added(_)));
+        assert!(matches!(merge(&bound, &new_order, &uids(&["b"])), Merged::Refused(_)));
     }
 
     #[test]
@@ -223,10 +225,10 @@ mod tests {
     #[test]
     fn results_of_the_same_run_need_no_second_flash_and_those_of_another_do() {
         let existing = job(&order(&["a", "b"], "1"), Phase::Failed);
-        let asked = order(&["a", "b"], "1");
-        assert_eq!(without_result(Some(&existing), &asked), ["b"]);
-        let again = Order { run: Some("again".to_owned()), ..asked.clone() };
+        let new_order = order(&["a", "b"], "1");
+        assert_eq!(without_result(Some(&existing), &new_order), ["b"]);
+        let again = Order { run: Some("again".to_owned()), ..new_order.clone() };
         assert_eq!(without_result(Some(&existing), &again), ["a", "b"]);
-        assert_eq!(without_result(None, &asked), ["a", "b"]);
+        assert_eq!(without_result(None, &new_order), ["a", "b"]);
     }
 }

@@ -62,8 +62,8 @@ pub async fn run(
         pod_image: command.pod_image.clone(),
     };
     let order = command.order(&place, &chosen, firmware);
-    let left = batches::left(&place, &order).await?;
-    chosen.warn_of_current(&left.uids, &order.firmware.version);
+    let remaining_devices = batches::read_remaining_devices(&place, &order).await?;
+    chosen.warn_of_current(&remaining_devices.uids, &order.firmware.version);
     let pacing = Pacing {
         batch_size: command.batch_size.unwrap_or(order.targets.len()),
         delay: command.delay.unwrap_or_default(),
@@ -74,14 +74,14 @@ pub async fn run(
         return dry_run::show(&place, order, &pacing, command.file.as_deref()).await;
     }
     // If no device is left, there is nothing to confirm.
-    if !left.uids.is_empty() {
-        prompt::confirm(&left.question(&order, &pacing), command.yes).await?;
+    if !remaining_devices.uids.is_empty() {
+        prompt::confirm(&remaining_devices.question(&order, &pacing), command.yes).await?;
     }
-    let told = match output {
+    let style = match output {
         Output::Table => batches::ProgressStyle::Options,
         _ => batches::ProgressStyle::Nothing,
     };
-    batches::carry_out(&place, order, pacing, command.file.as_deref(), told, interruption).await
+    batches::carry_out(&place, order, pacing, command.file.as_deref(), style, interruption).await
 }
 
 async fn chosen(command: &Flash, place: &Place) -> Result<Chosen, Failure> {

@@ -81,7 +81,7 @@ impl Flash {
 
     /// Returns true if all filters accept the device.
     pub(super) fn takes(&self, device: &Device) -> bool {
-        let reports = |asked: &String| device.version.as_ref() == Some(asked);
+        let reports = |version: &String| device.version.as_ref() == Some(version);
         self.filter.takes(device) && self.reported_version.as_ref().is_none_or(reports)
     }
 

@@ -106,8 +106,8 @@ impl Order {
 impl Chosen {
     /// Returns the type and the application that the operator is to compare each device with.
     pub fn guards(&self) -> (Option<String>, Option<String>) {
-        let of = |asked: bool, value: fn(&Device) -> &Option<String>| {
-            if asked { shared(self.devices.iter().map(value)) } else { None }
+        let of = |is_guarded: bool, value: fn(&Device) -> &Option<String>| {
+            if is_guarded { shared(self.devices.iter().map(value)) } else { None }
         };
         (of(self.by_type, |one| &one.kind), of(self.by_application, |one| &one.application))
     }
@@ -126,8 +126,9 @@ impl Chosen {
     /// be distinguished from the old one.
     pub fn warn_of_current(&self, uids: &[String], version: &str) {
         let uids: HashSet<&String> = uids.iter().collect();
-        let left = self.devices.iter().filter(|device| uids.contains(&device.uid));
-        match left.filter(|device| device.version.as_deref() == Some(version)).count() {
+        let devices_to_flash = self.devices.iter().filter(|device| uids.contains(&device.uid));
+        match devices_to_flash.filter(|device| device.version.as_deref() == Some(version)).count()
+        {
             0 => {}
             1 => eprintln!(
                 "Warning: 1 of the devices already reports version {version}, so its new firmware \

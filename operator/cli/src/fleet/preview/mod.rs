@@ -52,7 +52,7 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     };
     let mut registry = command.registry.clone();
     match &search {
-        Some(Search::Found(found)) => registry.config = Some(found.file.clone()),
+        Some(Search::Found(config)) => registry.config = Some(config.file.clone()),
         Some(Search::Denied(cause) | Search::Absent(cause)) => notes.push(cause.clone()),
         None => {}
     }
@@ -71,24 +71,24 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
         return Err(no_plugin(search.as_ref(), is_configured));
     }
     let rehearsal = Rehearsal::new(&subject, &config, &plugins, command.address)?;
-    let shown = rehearsal.run().await?;
-    let objects: Vec<&Value> = shown.objects.iter().collect();
-    let mut text = verdicts(&shown.verdicts);
+    let result = rehearsal.run().await?;
+    let objects: Vec<&Value> = result.objects.iter().collect();
+    let mut text = verdicts(&result.verdicts);
     for note in &notes {
         text.push_str(&format!("\nNote: {note}"));
     }
     for object in &objects {
         text.push_str(&format!("\n---\n{}", yaml(object)?.trim_end()));
     }
-    let begins = shown.verdicts.iter().any(|verdict| verdict.verdict == "flash");
+    let begins = result.verdicts.iter().any(|verdict| verdict.verdict == "flash");
     let not_flashed =
         |verdict: &&Verdict| verdict.verdict == "fail" || !begins && verdict.verdict == "wait";
-    let failed = shown.verdicts.iter().filter(not_flashed).count();
+    let failed = result.verdicts.iter().filter(not_flashed).count();
     let failure = (failed > 0).then(|| {
         let message = format!("not to be flashed: {}", counted(failed, "device"));
         Failure::new(Code::Failing, "NotFlashed", message)
     });
-    let json = json!({"devices": shown.verdicts, "objects": objects, "notes": notes});
+    let json = json!({"devices": result.verdicts, "objects": objects, "notes": notes});
     Ok(Report::new(text, json).failing(failure))
 }
 

@@ -94,7 +94,7 @@ impl<'a> Rehearsal<'a> {
         for instance in &subject.instances {
             world.devices.see(instance.clone());
         }
-        for other in &subject.others {
+        for other in &subject.other_jobs {
             world.see_job(Job::of(other.clone()));
         }
         world.lock_what_is_stored();
@@ -118,7 +118,7 @@ impl<'a> Rehearsal<'a> {
         self.store(None);
         for _ in 0..ROUNDS {
             if !self.round().await {
-                return Ok(self.shown());
+                return Ok(self.result());
             }
         }
         let message =
@@ -217,14 +217,14 @@ impl<'a> Rehearsal<'a> {
         self.objects.insert((rank, name), value).is_none()
     }
 
-    fn shown(self) -> RehearsalResult {
+    fn result(self) -> RehearsalResult {
         let status = self.job.status.clone().unwrap_or_default();
         let records: HashMap<&str, _> =
             status.devices.iter().map(|device| (device.uid.as_str(), device)).collect();
         let verdict = |uid: &String| {
             let record = records.get(uid.as_str());
             let sighted = self.world.devices.by_uid(uid);
-            let begun = record
+            let has_pod = record
                 .and_then(|record| record.pod.as_ref())
                 .is_some_and(|pod| self.objects.contains_key(&(POD, pod.clone())));
             let mut reason = record.and_then(|record| record.reason.clone());
@@ -232,7 +232,7 @@ impl<'a> Rehearsal<'a> {
             let state = record.map(|record| record.state);
             let listed = |uids: &[String]| uids.contains(uid);
             let word = match state {
-                _ if begun => "flash",
+                _ if has_pod => "flash",
                 Some(DeviceState::Failed) => "fail",
                 Some(DeviceState::Skipped) => "skip",
                 _ if listed(&status.failed_uuids) => "fail",

@@ -25,7 +25,7 @@ pub struct Subject {
     /// The devices.
     pub instances: Vec<Instance>,
     /// Other FlashJobs of the cluster.
-    pub others: Vec<FlashJob>,
+    pub other_jobs: Vec<FlashJob>,
     /// Differences from the operator, as notes for the user.
     pub notes: Vec<String>,
 }
@@ -57,7 +57,7 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
         }
         (None, None) => return Err(Failure::usage("name a FlashJob, or a file with --file")),
     };
-    let others = match place {
+    let other_jobs = match place {
         Some(place) => other_jobs(place, &job, &mut notes).await?,
         None => Vec::new(),
     };
@@ -67,7 +67,7 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
         (None, Some(place)) => instances(place, &job, &mut notes).await?,
         (None, None) => Vec::new(),
     };
-    Ok(Subject { job, instances, others, notes })
+    Ok(Subject { job, instances, other_jobs, notes })
 }
 
 /// Resets a FlashJob as if it started now, with these devices only.
@@ -81,15 +81,16 @@ fn begin(job: &mut FlashJob, uids: &[String]) -> Result<(), Failure> {
     if uids.is_empty() {
         return Ok(());
     }
-    let is_asked = |uid: &String, asked: &String| devices::begins(uid, asked);
-    let unknown = uids.iter().find(|asked| !job.spec.uuid.iter().any(|uid| is_asked(uid, asked)));
+    let is_asked = |uid: &String, prefix: &String| devices::begins(uid, prefix);
+    let unknown =
+        uids.iter().find(|prefix| !job.spec.uuid.iter().any(|uid| is_asked(uid, prefix)));
     if let Some(unknown) = unknown {
         return Err(Failure::usage(format!(
             "FlashJob {} names no uid that begins with {unknown}",
             job.name_any()
         )));
     }
-    job.spec.uuid.retain(|uid| uids.iter().any(|asked| is_asked(uid, asked)));
+    job.spec.uuid.retain(|uid| uids.iter().any(|prefix| is_asked(uid, prefix)));
     Ok(())
 }
 
@@ -138,7 +139,7 @@ async fn instances(
 }
 
 fn instances_of(path: &Path) -> Result<Vec<Instance>, Failure> {
-    let found = manifest::of_kind(path, "Instance")?.into_iter();
+    let objects = manifest::of_kind(path, "Instance")?.into_iter();
     let read = |object: Value| {
         let mut instance: akri::Instance = decode(object).map_err(|error| {
             Failure::usage(format!("{}: an Instance cannot be read: {error}", path.display()))
@@ -146,7 +147,7 @@ fn instances_of(path: &Path) -> Result<Vec<Instance>, Failure> {
         instance.metadata.namespace.get_or_insert_with(|| "default".to_owned());
         Ok::<_, Failure>(Instance::of(&instance))
     };
-    let instances: Vec<Instance> = found.map(read).collect::<Result<_, Failure>>()?;
+    let instances: Vec<Instance> = objects.map(read).collect::<Result<_, Failure>>()?;
     if instances.is_empty() {
         return Err(Failure::usage(format!("{} has no Akri Instance", path.display())));
     }

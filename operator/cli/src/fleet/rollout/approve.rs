@@ -58,7 +58,7 @@ pub async fn run(command: &Approve) -> Result<Report, Failure> {
     for target in &command.batches {
         let (rollout, verdict) = approve(&place, target, command.run.as_deref()).await?;
         names.push(resource(&rollout));
-        lines.push(verdict.shown(&rollout));
+        lines.push(verdict.message(&rollout));
         rows.push(json!({
             "namespace": rollout.namespace(), "name": rollout.name_any(),
             "batch": verdict.batch, "run": verdict.run, "done": verdict.done(),
@@ -129,7 +129,7 @@ enum Approval {
 }
 
 impl Verdict {
-    fn shown(&self, rollout: &FlashRollout) -> String {
+    fn message(&self, rollout: &FlashRollout) -> String {
         let (resource, batch, run) = (resource(rollout), &self.batch, &self.run);
         match self.state {
             Approval::Missing => format!("{resource} batch {batch} approved for run {run}"),
@@ -150,7 +150,11 @@ impl Verdict {
     }
 }
 
-fn judge(rollout: &FlashRollout, asked: &str, run: Option<&str>) -> Result<Verdict, Failure> {
+fn judge(
+    rollout: &FlashRollout,
+    name_or_number: &str,
+    run: Option<&str>,
+) -> Result<Verdict, Failure> {
     let (name, status) = (full_name(rollout), status(rollout));
     let refused = |reason, message: String| Err(Failure::new(Code::Other, reason, message));
     let Some(now) = status.run.clone().filter(|_| is_of_this_run(rollout)) else {
@@ -175,9 +179,9 @@ fn judge(rollout: &FlashRollout, asked: &str, run: Option<&str>) -> Result<Verdi
         let message = format!("FlashRollout {name}: the batches of run {now} are not planned yet");
         return refused("NotSeen", message);
     }
-    let Some(place) = batches::position(asked, &names) else {
+    let Some(place) = batches::position(name_or_number, &names) else {
         let message = format!(
-            "FlashRollout {name} has no batch {asked}; its batches are {}",
+            "FlashRollout {name} has no batch {name_or_number}; its batches are {}",
             batches::list(&names)
         );
         return Err(Failure::new(Code::Unavailable, "NoBatch", message));

@@ -102,8 +102,8 @@ impl Gates<'_> {
             (true, true) => default_batches(),
             (false, _) => batches,
         };
-        for asked in self.approve {
-            let place = self.place(asked, &mut batches)?;
+        for name_or_number in self.approve {
+            let place = self.place(name_or_number, &mut batches)?;
             if let Some(batch) = batches.get_mut(place) {
                 batch.approval = Some(true);
             }
@@ -116,18 +116,18 @@ impl Gates<'_> {
     }
 
     /// Returns the index of a batch; adds the batch of the remaining devices if it is asked for.
-    fn place(&self, asked: &str, batches: &mut Vec<BatchSpec>) -> Result<usize, Failure> {
+    fn place(&self, name_or_number: &str, batches: &mut Vec<BatchSpec>) -> Result<usize, Failure> {
         let names: Vec<&str> = batches.iter().map(|batch| batch.name.as_str()).collect();
-        if let Some(place) = position(asked, &names) {
+        if let Some(place) = position(name_or_number, &names) {
             return Ok(place);
         }
         let next = batches.len() + 1;
-        if asked == REST || asked.parse() == Ok(next) {
+        if name_or_number == REST || name_or_number.parse() == Ok(next) {
             batches.push(BatchSpec { name: REST.to_owned(), ..BatchSpec::default() });
             return Ok(next - 1);
         }
         let message = format!(
-            "--approve {asked}: no batch has that name or number; the batches are {}",
+            "--approve {name_or_number}: no batch has that name or number; the batches are {}",
             list(&names)
         );
         Err(Failure::usage(message))
@@ -135,10 +135,10 @@ impl Gates<'_> {
 }
 
 /// Returns the index of a batch by its name, else by its number from 1.
-pub fn position(asked: &str, names: &[&str]) -> Option<usize> {
-    let by_name = names.iter().position(|name| *name == asked);
+pub fn position(name_or_number: &str, names: &[&str]) -> Option<usize> {
+    let by_name = names.iter().position(|name| *name == name_or_number);
     by_name.or_else(|| {
-        let number: usize = asked.parse().ok()?;
+        let number: usize = name_or_number.parse().ok()?;
         (1..=names.len()).contains(&number).then(|| number - 1)
     })
 }
@@ -162,7 +162,7 @@ fn default_batches() -> Vec<BatchSpec> {
 }
 
 /// Returns a batch in words: name, size and approval.
-pub fn shown(batch: &BatchSpec) -> String {
+pub fn in_words(batch: &BatchSpec) -> String {
     let size = match &batch.size {
         Some(IntOrString::Int(count)) => format!(" {count}"),
         Some(IntOrString::String(share)) => format!(" {share}"),
@@ -199,9 +199,9 @@ mod tests {
         let (approve, soak) = (["2".to_owned(), REST.to_owned()], Some(Duration::from_secs(60)));
         let batches = Gates { approve: &approve, soak }.add_to(of(&["canary=1", "ten=10%"]));
         let batches = batches.expect("they exist").expect("they are written");
-        let asked: Vec<_> =
+        let approvals: Vec<_> =
             batches.iter().map(|one| (one.name.as_str(), one.approval.is_some())).collect();
-        assert_eq!(asked, [("canary", false), ("ten", true), (REST, true)]);
+        assert_eq!(approvals, [("canary", false), ("ten", true), (REST, true)]);
         assert!(batches.iter().all(|batch| batch.soak_seconds == Some(60)));
         let approve = ["five".to_owned()];
         let refused = Gates { approve: &approve, soak: None }.add_to(of(&["canary=1"]));
@@ -216,7 +216,7 @@ mod tests {
         let written = Gates { approve: &approve, soak: None }.add_to(Vec::new());
         let written = written.expect("valid").expect("written");
         assert_eq!(
-            written.iter().map(shown).collect::<Vec<_>>(),
+            written.iter().map(in_words).collect::<Vec<_>>(),
             ["canary 1", "ten-percent 10% after approval"]
         );
     }

@@ -57,10 +57,10 @@ pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Repor
             return Err(Failure::new(Code::Other, "RunOver", message));
         }
     }
-    let asked: Vec<String> = rollouts.iter().map(loss).collect();
+    let losses: Vec<String> = rollouts.iter().map(loss).collect();
     let question = format!(
         "End the run of {}? Devices in flight finish, no more start, and this cannot be undone.",
-        asked.join(", ")
+        losses.join(", ")
     );
     prompt::confirm(&question, command.yes).await?;
     let mut lines = Vec::new();
@@ -84,10 +84,13 @@ pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Repor
 /// started.
 fn loss(rollout: &FlashRollout) -> String {
     let counts = status(rollout).counts.unwrap_or_default();
-    let begun = counts.in_flight + counts.verifying;
-    let left = counts.planned.saturating_sub(super::view::results(&counts) + begun);
-    let parts =
-        [(counts.in_flight, "in flight"), (counts.verifying, "verifying"), (left, "not started")];
+    let begun_count = counts.in_flight + counts.verifying;
+    let not_started = counts.planned.saturating_sub(super::view::results(&counts) + begun_count);
+    let parts = [
+        (counts.in_flight, "in flight"),
+        (counts.verifying, "verifying"),
+        (not_started, "not started"),
+    ];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);
     let parts: Vec<String> = parts
         .map(|(count, words)| format!("{} {words}", counted(count as usize, "device")))
@@ -105,8 +108,8 @@ pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Repor
     interruption.says("nothing was changed");
     let place = command.which.place().await?;
     let rollouts: Vec<FlashRollout> = command.which.read(&place).await?;
-    let asked: Vec<String> = rollouts.iter().map(retried).collect::<Result<_, _>>()?;
-    let question = format!("Retry devices of {}?", asked.join(", "));
+    let retries: Vec<String> = rollouts.iter().map(retried).collect::<Result<_, _>>()?;
+    let question = format!("Retry devices of {}?", retries.join(", "));
     prompt::confirm(&question, command.yes).await?;
     let mut lines = Vec::new();
     for rollout in &rollouts {

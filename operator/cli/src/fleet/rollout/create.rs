@@ -148,11 +148,11 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
     }
     if command.dry_run {
         let would = FlashRollout { status: None, metadata: written(would.metadata), ..would };
-        return shown(&would, yaml(&would)?);
+        return report(&would, yaml(&would)?);
     }
     let consequence = Consequence::of(existing.as_ref(), &would)?;
     if let Consequence::Nothing = consequence {
-        return shown(&would, format!("{} unchanged", resource(&would)));
+        return report(&would, format!("{} unchanged", resource(&would)));
     }
     prompt::confirm(&question(&consequence, &would), command.yes).await?;
     interruption
@@ -163,7 +163,7 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
         true => format!("it is paused: {}", resuming(&stored)),
         false => format!("{} -w follows it", command_for("status", &stored)),
     };
-    shown(&stored, format!("{} {done}; {next}", resource(&stored)))
+    report(&stored, format!("{} {done}; {next}", resource(&stored)))
 }
 
 async fn existing(place: &Place, name: &str) -> Result<Option<FlashRollout>, Failure> {
@@ -199,7 +199,7 @@ async fn apply(
     })
 }
 
-fn shown(rollout: &FlashRollout, text: String) -> Result<Report, Failure> {
+fn report(rollout: &FlashRollout, text: String) -> Result<Report, Failure> {
     let mut rollout = rollout.clone();
     rollout.metadata.managed_fields = None;
     Ok(Report::new(text, json!(rollout)).with(Output::Name, resource(&rollout)))
@@ -344,7 +344,7 @@ impl Consequence {
 
 fn question(consequence: &Consequence, rollout: &FlashRollout) -> String {
     let spec = &rollout.spec;
-    let batches: Vec<String> = spec.batches.iter().flatten().map(batches::shown).collect();
+    let batches: Vec<String> = spec.batches.iter().flatten().map(batches::in_words).collect();
     let batches = match batches.as_slice() {
         [] => "1 device, 10 %, the rest".to_owned(),
         batches => batches.join(", "),
@@ -368,7 +368,7 @@ fn question(consequence: &Consequence, rollout: &FlashRollout) -> String {
         full_name(rollout),
         spec.firmware,
         spec.version,
-        selection::shown(&spec.selector)
+        selection::in_words(&spec.selector)
     )
 }
 
@@ -406,13 +406,13 @@ mod tests {
     #[test]
     fn the_question_names_devices_firmware_and_batches() {
         let mut rollout = rollout("2");
-        let asked = question(&Consequence::Created, &rollout);
+        let text = question(&Consequence::Created, &rollout);
         let expected = "Create FlashRollout fleet/hall: r.io/f:2 version 2 to every device, in \
                         batches: 1 device, 10 %, the rest?";
-        assert_eq!(asked, expected);
+        assert_eq!(text, expected);
         rollout.spec.suspend = Some(true);
-        let asked = question(&Consequence::NewRun, &rollout);
-        assert!(asked.contains("A new run starts") && asked.contains("It is paused"), "{asked}");
+        let text = question(&Consequence::NewRun, &rollout);
+        assert!(text.contains("A new run starts") && text.contains("It is paused"), "{text}");
     }
 
     #[test]

@@ -67,11 +67,11 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     let devices = inventory::devices(&place.client, only).await;
     let mut devices = devices.map_err(|error| refused("list Akri's Instances", &error))?;
     devices.retain(|device| namespaces.allow(&place.namespace, &device.namespace));
-    let shown = match planned(&rollout) {
+    let planned_batches = match planned(&rollout) {
         Some(planned) => planned,
         None => plan(&rollout, &place.namespace, &devices, notes)?,
     };
-    Ok(report(&rollout, &place.namespace, &devices, &shown))
+    Ok(report(&rollout, &place.namespace, &devices, &planned_batches))
 }
 
 impl Preview {
@@ -95,8 +95,8 @@ impl Preview {
             return Ok((source::read_config(file)?.instances.namespaces, Vec::new()));
         }
         let cause = match operator_config::find(&place.client).await? {
-            Search::Found(found) => {
-                return Ok((source::read_config(&found.file)?.instances.namespaces, Vec::new()));
+            Search::Found(config) => {
+                return Ok((source::read_config(&config.file)?.instances.namespaces, Vec::new()));
             }
             Search::Denied(cause) | Search::Absent(cause) => cause,
         };
@@ -159,19 +159,19 @@ fn report(
     rollout: &FlashRollout,
     namespace: &str,
     devices: &[Device],
-    shown: &PlannedBatches,
+    planned_batches: &PlannedBatches,
 ) -> Report {
     let text = |most: usize| {
-        let planned = shown.batches.iter().map(|(_, members)| members.len()).sum();
+        let planned = planned_batches.batches.iter().map(|(_, members)| members.len()).sum();
         let mut lines = vec![format!(
             "FlashRollout {}: {} in {} batches",
             full_name(rollout),
             counted(planned, "device"),
-            shown.batches.len()
+            planned_batches.batches.len()
         )];
-        lines.extend(left_out(&shown.left_out));
-        lines.extend(shown.notes.iter().map(|note| format!("Note: {note}")));
-        for (place, (batch, members)) in shown.batches.iter().enumerate() {
+        lines.extend(left_out(&planned_batches.left_out));
+        lines.extend(planned_batches.notes.iter().map(|note| format!("Note: {note}")));
+        for (place, (batch, members)) in planned_batches.batches.iter().enumerate() {
             let number = place + 1;
             lines.push(format!("\nBATCH {number} {batch}: {}", counted(members.len(), "device")));
             let rows = members.iter().take(most);
@@ -182,16 +182,16 @@ fn report(
         }
         lines.join("\n")
     };
-    let batches: Vec<Value> = shown
+    let batches: Vec<Value> = planned_batches
         .batches
         .iter()
         .map(|(batch, members)| json!({"name": batch, "instances": members}))
         .collect();
-    let names = shown.batches.iter().flat_map(|(_, members)| members);
+    let names = planned_batches.batches.iter().flat_map(|(_, members)| members);
     let names: Vec<String> = names.map(|member| format!("instance.akri.sh/{member}")).collect();
     let json = json!({
         "namespace": rollout.namespace(), "name": rollout.name_any(), "batches": batches,
-        "leftOut": shown.left_out, "notes": shown.notes,
+        "leftOut": planned_batches.left_out, "notes": planned_batches.notes,
     });
     Report::new(text(SHOWN), json)
         .with(Output::Wide, text(usize::MAX))

@@ -123,7 +123,7 @@ fn requirements(named: &[(String, String)]) -> Option<Vec<PropertyRequirement>> 
 }
 
 /// Returns a selector in words.
-pub fn shown(selector: &RolloutSelector) -> String {
+pub fn in_words(selector: &RolloutSelector) -> String {
     let conditions = DeviceConditions {
         device_types: selector.device_types.clone(),
         application_types: selector.application_types.clone(),
@@ -194,8 +194,8 @@ mod tests {
             ..Selection::default()
         };
         let expected = "devices of type esp32 or esp32s2, without those of node n1";
-        assert_eq!(shown(&selection.selector()), expected);
+        assert_eq!(in_words(&selection.selector()), expected);
         let all = Selection { all: true, ..Selection::default() };
-        assert_eq!(shown(&all.selector()), "every device");
+        assert_eq!(in_words(&all.selector()), "every device");
     }
 }

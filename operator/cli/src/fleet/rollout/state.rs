@@ -15,8 +15,8 @@ pub fn status(rollout: &FlashRollout) -> FlashRolloutStatus {
 
 /// Returns true if the status is that of the run that the spec asks for.
 pub fn is_of_this_run(rollout: &FlashRollout) -> bool {
-    let asked = rollout.spec.effective().ok().map(|spec| spec.fingerprint);
-    asked.is_some() && status(rollout).fingerprint == asked
+    let fingerprint = rollout.spec.effective().ok().map(|spec| spec.fingerprint);
+    fingerprint.is_some() && status(rollout).fingerprint == fingerprint
 }
 
 /// Returns true if the run waits for a person, whatever the cause.
@@ -49,8 +49,8 @@ pub fn asks(rollout: &FlashRollout, batch: &str) -> bool {
 
 /// Returns true if the batch is approved for this run.
 pub fn is_approved(rollout: &FlashRollout, batch: &str, run: &str) -> bool {
-    let wanted = format!("{batch}@{run}");
-    rollout.spec.approvals.iter().flatten().any(|approval| *approval == wanted)
+    let expected_approval = format!("{batch}@{run}");
+    rollout.spec.approvals.iter().flatten().any(|approval| *approval == expected_approval)
 }
 
 /// Returns the commands that continue or end a paused run, as the end of a sentence.
@@ -87,8 +87,8 @@ pub fn advice(rollout: &FlashRollout) -> Option<RolloutReason> {
     const BY_COMMAND: [RolloutReason; 2] =
         [rollout_reason::APPROVAL_MISSING, rollout_reason::SUSPEND_REQUESTED];
     let name = status(rollout).reason?;
-    let known = rollout_reason::ALL.iter().copied().find(|reason| reason.name == name)?;
-    (known.action != "Nothing." && !BY_COMMAND.contains(&known)).then_some(known)
+    let reason = rollout_reason::ALL.iter().copied().find(|reason| reason.name == name)?;
+    (reason.action != "Nothing." && !BY_COMMAND.contains(&reason)).then_some(reason)
 }
 
 /// Returns the command that approves a batch.

@@ -17,7 +17,7 @@ use super::state::{
     status,
 };
 use crate::duration;
-use crate::fleet::table::{plain, table};
+use crate::fleet::table::{table, without_control_characters};
 use crate::fleet::view::{bar, coloured, firmware, reasons};
 use crate::fleet::workload::{Frame, Workload, full_name};
 
@@ -83,10 +83,10 @@ pub fn line(rollout: &FlashRollout) -> String {
         counts.verifying
     );
     if let Some(reason) = status.reason.as_ref().filter(|_| is_paused(rollout)) {
-        line.push_str(&format!("; {}", plain(reason)));
+        line.push_str(&format!("; {}", without_control_characters(reason)));
     }
     if let Some(awaited) = status.waiting_for.as_ref().filter(|_| !rollout.is_over()) {
-        line.push_str(&format!("; waits for {}", plain(awaited)));
+        line.push_str(&format!("; waits for {}", without_control_characters(awaited)));
     }
     if let Some(todo) = to_do(rollout) {
         line.push_str(&format!(": {todo}"));
@@ -114,13 +114,18 @@ pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
         "FlashRollout {}   {}   firmware {} version {}{run}",
         style(full_name(rollout)).bold(),
         coloured(&state(rollout)),
-        plain(&rollout.spec.firmware),
-        plain(&rollout.spec.version)
+        without_control_characters(&rollout.spec.firmware),
+        without_control_characters(&rollout.spec.version)
     )];
     if status.phase.is_none() {
         let unseen =
             "No operator has processed it yet; kubectl flashjob check shows what is missing.";
-        lines.push(status.message.as_deref().map_or_else(|| unseen.to_owned(), plain));
+        lines.push(
+            status
+                .message
+                .as_deref()
+                .map_or_else(|| unseen.to_owned(), without_control_characters),
+        );
         return lines.join("\n");
     }
     lines.push(progress(&status));
@@ -131,7 +136,7 @@ pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
     if rollout.is_behind() {
         lines.push("The operator has not seen the last change yet.".to_owned());
     }
-    lines.extend(status.message.as_deref().map(plain));
+    lines.extend(status.message.as_deref().map(without_control_characters));
     lines.extend(waiting(rollout, &status));
     if frame.all {
         lines.extend(firmware(status.firmware.as_ref()));
@@ -172,7 +177,7 @@ fn progress(status: &FlashRolloutStatus) -> String {
 
 /// Returns the time between two instants in words.
 pub fn between(from: Timestamp, to: Timestamp) -> String {
-    duration::shown(Duration::try_from(to.duration_since(from)).unwrap_or_default())
+    duration::in_words(Duration::try_from(to.duration_since(from)).unwrap_or_default())
 }
 
 fn times(status: &FlashRolloutStatus, now: Timestamp) -> Option<String> {
@@ -189,7 +194,7 @@ fn waiting(rollout: &FlashRollout, status: &FlashRolloutStatus) -> Vec<String> {
     if !rollout.is_over()
         && let Some(awaited) = &status.waiting_for
     {
-        lines.push(format!("Waits for: {}", style(plain(awaited)).bold()));
+        lines.push(format!("Waits for: {}", style(without_control_characters(awaited)).bold()));
     }
     let advice = advice(rollout).filter(|_| !rollout.is_behind());
     let title = if advice.is_some() { "Commands" } else { "To do" };
@@ -281,7 +286,7 @@ fn failed(devices: &[FailedDevice], all: bool) -> Vec<String> {
     if devices.is_empty() {
         return Vec::new();
     }
-    let shown = if all { devices.len() } else { SHOWN.min(devices.len()) };
+    let row_count = if all { devices.len() } else { SHOWN.min(devices.len()) };
     let row = |device: &FailedDevice| {
         [
             format!("  {}", device.instance),
@@ -294,10 +299,10 @@ fn failed(devices: &[FailedDevice], all: bool) -> Vec<String> {
     let mut lines = vec![
         String::new(),
         style("FAILED DEVICES").bold().to_string(),
-        table(headings, devices[..shown].iter().map(row)),
+        table(headings, devices[..row_count].iter().map(row)),
     ];
-    if shown < devices.len() {
-        lines.push(format!("  … and {} more; -o wide shows all", devices.len() - shown));
+    if row_count < devices.len() {
+        lines.push(format!("  … and {} more; -o wide shows all", devices.len() - row_count));
     }
     lines
 }

@@ -123,9 +123,9 @@ impl Case {
         let first =
             plugin.info().device_types.first().map_or("example", |types| types.first().as_ref());
         let example = question::example(options.device_type.as_deref().unwrap_or(first));
-        let given = options.job.as_deref().map(question::read).transpose()?;
+        let file_job = options.job.as_deref().map(question::read).transpose()?;
         let instance = options.instance(&example).await?;
-        let job = job(options.job(given, &example, &instance, name)?)?;
+        let job = job(options.job(file_job, &example, &instance, name)?)?;
         let (job, spec) = effective(job)?;
         let (beneath, above) = configured
             .map(|configured| (configured.settings.clone(), configured.locked_settings.clone()))
@@ -153,19 +153,21 @@ impl CaseOptions {
         let (mut name, mut uid, mut nodes) =
             (device.name.clone(), device.uid.clone(), device.nodes.clone());
         let mut properties: BTreeMap<String, String> = device.properties.iter().cloned().collect();
-        if let Some(wanted) = &self.device {
-            let found = cluster::instance(wanted, self.namespace.as_deref()).await?;
-            (name, uid) = (found.name_any(), found.uid().unwrap_or_default());
-            namespace = found.namespace().unwrap_or_default();
-            (nodes, properties) = (found.spec.nodes, found.spec.broker_properties);
+        if let Some(device_name) = &self.device {
+            let akri_instance = cluster::instance(device_name, self.namespace.as_deref()).await?;
+            (name, uid) = (akri_instance.name_any(), akri_instance.uid().unwrap_or_default());
+            namespace = akri_instance.namespace().unwrap_or_default();
+            (nodes, properties) = (akri_instance.spec.nodes, akri_instance.spec.broker_properties);
         }
-        let said = [
+        let option_properties = [
             ("DEVICE", &self.device_type),
             ("HOST_ENDPOINT", &self.endpoint),
             ("VERSION", &self.device_version),
         ];
         properties.extend(
-            said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))),
+            option_properties
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))),
         );
         for (name, value) in &self.properties {
             match value.as_str() {
@@ -180,13 +182,13 @@ impl CaseOptions {
     /// Returns the FlashJob of the file, or the example's, with the command line's values applied.
     fn job(
         &self,
-        given: Option<Value>,
+        file_job: Option<Value>,
         example: &Request,
         instance: &Instance,
         plugin: &str,
     ) -> Result<Value, Failure> {
         let mut job =
-            given.unwrap_or_else(|| json!({"metadata": {"name": example.job}, "spec": {}}));
+            file_job.unwrap_or_else(|| json!({"metadata": {"name": example.job}, "spec": {}}));
         let settings =
             self.settings.as_deref().map(serde_json::from_str::<Map<String, Value>>).transpose();
         let settings = settings.map_err(|error| {
@@ -197,7 +199,7 @@ impl CaseOptions {
                 "firmware": example.firmware, "version": example.version, "uuid": [instance.uid],
             },
         });
-        let said = json!({
+        let overrides = json!({
             "metadata": {"namespace": instance.namespace},
             "spec": {
                 "firmware": self.firmware, "version": self.firmware_version,
@@ -208,7 +210,7 @@ impl CaseOptions {
         let mut whole = defaults;
         json_patch::merge(&mut whole, &job);
         job = whole;
-        json_patch::merge(&mut job, &without_nulls(said));
+        json_patch::merge(&mut job, &without_nulls(overrides));
         Ok(job)
     }
 }

@@ -87,28 +87,30 @@ pub fn read(file: &Path) -> Result<Value, Failure> {
 }
 
 fn completed<T: DeserializeOwned>(file: &Path, example: &Value) -> Result<T, Failure> {
-    let mut given = read(file)?;
+    let mut document = read(file)?;
     // Settings are one JSON object in a string; a file may have the object itself, which is easier
     // to write.
-    if let Some(settings) = given.get_mut("settings").filter(|settings| settings.is_object()) {
+    if let Some(settings) = document.get_mut("settings").filter(|settings| settings.is_object()) {
         *settings = json!(settings.to_string());
     }
-    if let Some(unknown) = unknown(&given, example, "") {
+    if let Some(unknown) = unknown(&document, example, "") {
         return Err(Failure::usage(format!(
             "{}: there is no field {unknown}; see the fields with -o json",
             file.display()
         )));
     }
     let mut whole = example.clone();
-    merge(&mut whole, given);
+    merge(&mut whole, document);
     serde_json::from_value(whole)
         .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
 }
 
 /// Returns the path of the first field that the example does not have.
-fn unknown(given: &Value, example: &Value, path: &str) -> Option<String> {
-    let (Value::Object(given), Value::Object(example)) = (given, example) else { return None };
-    given.iter().find_map(|(name, value)| {
+fn unknown(document: &Value, example: &Value, path: &str) -> Option<String> {
+    let (Value::Object(document), Value::Object(example)) = (document, example) else {
+        return None;
+    };
+    document.iter().find_map(|(name, value)| {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         example
             .get(name)
@@ -118,13 +120,13 @@ fn unknown(given: &Value, example: &Value, path: &str) -> Option<String> {
 
 /// Merges values into an example. Unlike in a merge patch, null stays: it means that there is no
 /// value.
-fn merge(whole: &mut Value, given: Value) {
-    match (whole, given) {
-        (Value::Object(whole), Value::Object(given)) => {
-            for (name, value) in given {
+fn merge(whole: &mut Value, patch: Value) {
+    match (whole, patch) {
+        (Value::Object(whole), Value::Object(patch)) => {
+            for (name, value) in patch {
                 merge(whole.entry(name).or_insert(Value::Null), value);
             }
         }
-        (whole, given) => *whole = given,
+        (whole, patch) => *whole = patch,
     }
 }

@@ -19,20 +19,20 @@ pub fn json(
     plugin: &Plugin,
     case: &Case,
     outcome: Option<&Outcome>,
-    asked: &PluginAnswers,
+    answers: &PluginAnswers,
     notes: &[String],
 ) -> Value {
-    let objects = asked.objects.as_ref().and_then(|objects| objects.as_ref().ok());
-    let denied = asked.objects.as_ref().and_then(|objects| objects.as_ref().err());
+    let objects = answers.objects.as_ref().and_then(|objects| objects.as_ref().ok());
+    let denied = answers.objects.as_ref().and_then(|objects| objects.as_ref().err());
     json!({
         "source": source.json(verified),
         "name": plugin.info().name,
         "version": plugin.info().version,
         "request": case.request,
         "outcome": outcome,
-        "validateSettings": answer(&asked.validated),
-        "build": asked.built.as_ref().map(answer),
-        "judge": asked.judged.as_ref().map(answer),
+        "validateSettings": answer(&answers.validated),
+        "build": answers.built.as_ref().map(answer),
+        "judge": answers.judged.as_ref().map(answer),
         "denied": denied,
         "service": objects.map(|objects| &objects.service),
         "pod": objects.map(|objects| &objects.pod),
@@ -60,7 +60,7 @@ fn answer<T: Serialize>(measured: &Measured<T>) -> Value {
 }
 
 /// Returns the answers in the form for people.
-pub fn text(case: &Case, asked: &PluginAnswers, notes: &[String]) -> String {
+pub fn text(case: &Case, answers: &PluginAnswers, notes: &[String]) -> String {
     let device = &case.request.device;
     let mut rows = Rows::default();
     rows.row(
@@ -75,21 +75,21 @@ pub fn text(case: &Case, asked: &PluginAnswers, notes: &[String]) -> String {
     );
     rows.row("firmware", format!("{} ({})", case.request.firmware, case.request.version));
     rows.row("settings", &case.request.settings);
-    rows.row("validate-settings", said(&asked.validated, |()| "accepted".to_owned()));
-    if let Some(built) = &asked.built {
-        rows.row("build", said(built, |flash| format!("answered, image {}", flash.image)));
+    rows.row("validate-settings", answer_text(&answers.validated, |()| "accepted".to_owned()));
+    if let Some(built) = &answers.built {
+        rows.row("build", answer_text(built, |flash| format!("answered, image {}", flash.image)));
     }
-    if let Some(judged) = &asked.judged {
-        rows.row("judge", said(judged, verdict));
+    if let Some(judged) = &answers.judged {
+        rows.row("judge", answer_text(judged, verdict));
     }
-    if let Some(Err(denied)) = &asked.objects {
+    if let Some(Err(denied)) = &answers.objects {
         rows.row("denied", denied);
     }
     for note in notes {
         rows.row("note", note);
     }
     let mut text = rows.to_string();
-    if let Some(Ok(objects)) = &asked.objects {
+    if let Some(Ok(objects)) = &answers.objects {
         text.push_str(&objects.service.as_ref().map_or_else(
             || "\nNo Service: the device does not connect to the Pod.\n".to_owned(),
             document,
@@ -103,7 +103,7 @@ fn or_none(text: Option<&str>) -> &str {
     text.unwrap_or("nothing")
 }
 
-fn said<T>(measured: &Measured<T>, words: impl FnOnce(&T) -> String) -> String {
+fn answer_text<T>(measured: &Measured<T>, words: impl FnOnce(&T) -> String) -> String {
     let words = match &measured.answer {
         Ok(answer) => words(answer),
         Err(CallError::Refused(error)) => format!("refused, {}", refusal(error)),
