@@ -128,9 +128,9 @@ fn place_of(key: &str) -> (String, String) {
 fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> {
     let (key_host, key_path) = place_of(key);
     let labels = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
-    let (wanted, own) = (labels(&key_host), labels(host));
-    let same_host =
-        wanted.len() == own.len() && wanted.iter().zip(&own).all(|(a, b)| a == "*" || a == b);
+    let (key_labels, host_labels) = (labels(&key_host), labels(host));
+    let same_host = key_labels.len() == host_labels.len()
+        && key_labels.iter().zip(&host_labels).all(|(a, b)| a == "*" || a == b);
     let rest = repository.strip_prefix(&key_path)?;
     let same_path = key_path.is_empty() || rest.is_empty() || rest.starts_with('/');
     (same_host && same_path).then_some((key_path.len(), usize::from(key_host == host)))
@@ -214,8 +214,8 @@ mod tests {
             ("registry-1.docker.io/x", "hub"),
             ("tok.example/x", IDENTITY_TOKEN),
         ] {
-            let found = parse_docker_config_json(text, place).map(|found| found.username);
-            assert_eq!(found.as_deref(), Ok(user), "{place}");
+            let username = parse_docker_config_json(text, place).map(|login| login.username);
+            assert_eq!(username.as_deref(), Ok(user), "{place}");
         }
         assert!(parse_docker_config_json(text, "a.b.wild.example/x").is_err());
     }

@@ -37,15 +37,15 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let host = listener.local_addr().expect("an address").to_string();
         let requests = Requests::default();
-        let (seen, own) = (requests.clone(), host.clone());
+        let (request_log, server_host) = (requests.clone(), host.clone());
         let app = axum::Router::new().fallback(move |uri: Uri, headers: HeaderMap| {
             let authorization = headers
                 .get("authorization")
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned);
             let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-            let (status, headers, body) = respond(&own, &path, authorization.as_deref());
-            seen.lock().expect("not poisoned").push((path, authorization));
+            let (status, headers, body) = respond(&server_host, &path, authorization.as_deref());
+            request_log.lock().expect("not poisoned").push((path, authorization));
             let mut response = Response::builder().status(status);
             for (name, value) in headers {
                 response = response.header(name, value);

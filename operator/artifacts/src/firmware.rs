@@ -34,8 +34,9 @@ impl Platform {
     /// `ESP32S3`.
     #[must_use]
     pub fn is_for(&self, device_type: &str) -> bool {
-        let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_'], "");
-        self.system == SYSTEM && plain(&self.architecture) == plain(device_type)
+        let normalized_name = |text: &str| text.to_ascii_lowercase().replace(['-', '_'], "");
+        self.system == SYSTEM
+            && normalized_name(&self.architecture) == normalized_name(device_type)
     }
 
     /// Returns the platform of a device type.
@@ -107,11 +108,12 @@ pub async fn look_up(
     reference: &Reference,
 ) -> Result<Firmware, RegistryError> {
     let expected = reference.digest();
-    let wanted = expected.map(ToString::to_string).or_else(|| reference.tag().map(str::to_owned));
-    let wanted = wanted.unwrap_or_default();
-    let what = source.what(&wanted);
+    let tag_or_digest =
+        expected.map(ToString::to_string).or_else(|| reference.tag().map(str::to_owned));
+    let tag_or_digest = tag_or_digest.unwrap_or_default();
+    let what = source.what(&tag_or_digest);
     let form = |message: String| RegistryError::Form { what: what.clone(), message };
-    let (digest, bytes) = source.manifest_bytes(&wanted, expected, MANIFEST_BYTES).await?;
+    let (digest, bytes) = source.manifest_bytes(&tag_or_digest, expected, MANIFEST_BYTES).await?;
     let parsed: OciManifest = serde_json::from_slice(&bytes)
         .map_err(|error| form(format!("its manifest cannot be read: {error}")))?;
     let platforms = match parsed {
@@ -169,8 +171,8 @@ pub async fn verify(
         let mut signatures = Vec::new();
         let demanded = entry(reference, trust).and_then(|entry| entry.cosign.as_ref());
         for form in demanded.iter().flat_map(|cosign| &cosign.forms) {
-            let found = source.signatures(digest, *form).await;
-            signatures.extend(found.map_err(|source| UnverifiedFirmware::Signatures {
+            let answer = source.signatures(digest, *form).await;
+            signatures.extend(answer.map_err(|source| UnverifiedFirmware::Signatures {
                 reference: reference.to_string(),
                 source,
             })?);

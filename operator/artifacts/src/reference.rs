@@ -89,10 +89,12 @@ impl FromStr for Reference {
             return invalid("it has neither a tag nor a digest");
         }
         if layout.is_some() {
-            let plain =
+            let is_normalized =
                 |path: &str| path.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
             return match name.strip_prefix('/') {
-                Some(path) if plain(path) => Ok(Self::Layout { path: name.into(), tag, digest }),
+                Some(path) if is_normalized(path) => {
+                    Ok(Self::Layout { path: name.into(), tag, digest })
+                }
                 _ => {
                     invalid("its path does not begin with a slash, or has empty segments, . or ..")
                 }

@@ -28,7 +28,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 use crate::config::RegistryConfig;
 use crate::credentials::api_host;
 use crate::{Credentials, Digest, Logins};
-pub(crate) use answer::{found, read};
+pub(crate) use answer::{none_if_absent, read};
 use client::{advice_on_certificate, client};
 pub use error::RegistryError;
 pub(crate) use receive::{Forward, Receive};
@@ -162,7 +162,7 @@ impl<'a> Repository<'a> {
     }
 
     fn url(&self, path: &str) -> Result<Url, RegistryError> {
-        let scheme = if self.plain(&self.host) { "http" } else { "https" };
+        let scheme = if self.uses_http(&self.host) { "http" } else { "https" };
         let url = format!("{scheme}://{}/v2/{}/{path}", self.host, self.name);
         Url::parse(&url).map_err(|error| RegistryError::Configure {
             host: self.host.clone(),
@@ -171,7 +171,7 @@ impl<'a> Repository<'a> {
     }
 
     /// Returns true if the configuration demands HTTP without TLS for exactly this host.
-    fn plain(&self, host: &str) -> bool {
+    fn uses_http(&self, host: &str) -> bool {
         self.registries.iter().any(|config| config.plain_http && config.is_at(host))
     }
 

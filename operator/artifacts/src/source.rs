@@ -53,13 +53,15 @@ impl<'a> Source<'a> {
     /// The object is absent, is not the expected one, or is larger than the limit.
     pub async fn manifest_bytes(
         &mut self,
-        wanted: &str,
+        tag_or_digest: &str,
         expected: Option<&Digest>,
         limit: usize,
     ) -> Result<(Digest, Vec<u8>), RegistryError> {
         match &mut self.0 {
-            Place::Registry(mirrored) => mirrored.manifest_bytes(wanted, expected, limit).await,
-            Place::Layout(layout) => layout.manifest_bytes(wanted, limit).await,
+            Place::Registry(mirrored) => {
+                mirrored.manifest_bytes(tag_or_digest, expected, limit).await
+            }
+            Place::Layout(layout) => layout.manifest_bytes(tag_or_digest, limit).await,
         }
     }
 
@@ -124,10 +126,10 @@ impl<'a> Source<'a> {
 
     /// Returns the full name of a tag or digest for messages.
     #[must_use]
-    pub fn what(&self, wanted: &str) -> String {
+    pub fn what(&self, tag_or_digest: &str) -> String {
         match &self.0 {
-            Place::Registry(mirrored) => mirrored.what(wanted),
-            Place::Layout(layout) => layout.what(wanted),
+            Place::Registry(mirrored) => mirrored.what(tag_or_digest),
+            Place::Layout(layout) => layout.what(tag_or_digest),
         }
     }
 }

@@ -95,15 +95,15 @@ pub fn variables<'a>(
             Some(ContextValue::Strings(all)) => all.clone(),
             _ => Vec::new(),
         });
-    let found = named.filter_map(|named| {
+    let pairs = named.filter_map(|named| {
         // Such as `--port <PORT>`.
         let option = named.split(' ').next()?.to_owned();
         let mut arguments = way.get_arguments();
-        let own = |argument: &&Arg| argument.get_long() == option.strip_prefix("--");
-        let variable = arguments.find(own)?.get_env()?.to_string_lossy().into_owned();
+        let is_option = |argument: &&Arg| argument.get_long() == option.strip_prefix("--");
+        let variable = arguments.find(is_option)?.get_env()?.to_string_lossy().into_owned();
         Some((option, variable))
     });
-    found.collect()
+    pairs.collect()
 }
 
 /// Returns the argument, without its variable if that is set but empty.
@@ -388,9 +388,10 @@ pub enum Body {
 }
 
 fn method(text: &str) -> Result<reqwest::Method, String> {
-    let known = [reqwest::Method::GET, reqwest::Method::POST, reqwest::Method::PUT];
-    let found = known.into_iter().find(|method| method.as_str().eq_ignore_ascii_case(text));
-    found.ok_or_else(|| format!("{text:?} is not GET, POST or PUT"))
+    let methods = [reqwest::Method::GET, reqwest::Method::POST, reqwest::Method::PUT];
+    let matching_method =
+        methods.into_iter().find(|method| method.as_str().eq_ignore_ascii_case(text));
+    matching_method.ok_or_else(|| format!("{text:?} is not GET, POST or PUT"))
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -446,10 +447,13 @@ mod tests {
         ] {
             let words: Vec<&str> = line.split(' ').collect();
             let error = Arguments::try_parse_from(&words).expect_err("an error");
-            let found = variables(&error, words.into_iter());
-            let found: Vec<String> =
-                found.iter().map(|(option, variable)| format!("{option} {variable}")).collect();
-            assert!(found.iter().any(|found| found == expected), "{line}: {found:?} {error}");
+            let pairs = variables(&error, words.into_iter());
+            let descriptions: Vec<String> =
+                pairs.iter().map(|(option, variable)| format!("{option} {variable}")).collect();
+            assert!(
+                descriptions.iter().any(|text| text == expected),
+                "{line}: {descriptions:?} {error}"
+            );
         }
     }
 }

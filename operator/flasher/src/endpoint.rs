@@ -29,8 +29,8 @@ impl Endpoint {
     /// # Errors
     /// The text is not a path.
     pub fn at(&self, path: &str) -> Result<Url, AttemptFailure> {
-        let own = |url: &Url| url.authority() == self.0.authority();
-        let url = self.0.join(path).ok().filter(|url| path.starts_with('/') && own(url));
+        let is_own = |url: &Url| url.authority() == self.0.authority();
+        let url = self.0.join(path).ok().filter(|url| path.starts_with('/') && is_own(url));
         url.ok_or_else(|| {
             let message = format!("{path:?} is not a path; expected one such as /update");
             AttemptFailure::new(Code::BadConfiguration, message)
@@ -40,8 +40,8 @@ impl Endpoint {
     /// Returns the server's IP addresses.
     pub async fn addresses(&self) -> Vec<IpAddr> {
         let host = self.0.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let found = lookup_host((host, self.0.port_or_known_default().unwrap_or(80))).await;
-        found
+        let addresses = lookup_host((host, self.0.port_or_known_default().unwrap_or(80))).await;
+        addresses
             .map(|all| all.map(|address| address.ip().to_canonical()).collect())
             .unwrap_or_default()
     }

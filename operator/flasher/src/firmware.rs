@@ -74,12 +74,14 @@ async fn fetch_untimed(pull: &Pull) -> Result<Firmware, AttemptFailure> {
         )
     })?;
     let expected = reference.digest();
-    let wanted = expected
+    let tag_or_digest = expected
         .map(ToString::to_string)
         .or_else(|| reference.tag().map(str::to_owned))
         .unwrap_or_default();
-    let (top, bytes) =
-        source.manifest_bytes(&wanted, expected, MANIFEST_BYTES).await.map_err(unavailable)?;
+    let (top, bytes) = source
+        .manifest_bytes(&tag_or_digest, expected, MANIFEST_BYTES)
+        .await
+        .map_err(unavailable)?;
     let parsed: OciManifest = serde_json::from_slice(&bytes)
         .map_err(|error| broken(&reference, "its manifest cannot be read").because(error))?;
     let (digest, manifest) = match parsed {
@@ -125,20 +127,20 @@ fn platform(
     device: &str,
 ) -> Result<Digest, AttemptFailure> {
     let Some((_, digest)) = platforms(index).find(|(platform, _)| platform.is_for(device)) else {
-        let found: Vec<String> =
+        let platform_names: Vec<String> =
             platforms(index).map(|(platform, _)| platform.to_string()).collect();
-        return Err(no_platform(reference, device, &found.join(", ")));
+        return Err(no_platform(reference, device, &platform_names.join(", ")));
     };
     digest
         .parse()
         .map_err(|error| broken(reference, "its index has an invalid digest").because(error))
 }
 
-fn no_platform(reference: &Reference, device: &str, found: &str) -> AttemptFailure {
-    let wanted = Platform::of_device(device);
+fn no_platform(reference: &Reference, device: &str, platform_names: &str) -> AttemptFailure {
+    let platform = Platform::of_device(device);
     let message = format!(
-        "firmware {reference} has no image for {wanted}, only for {found}; build it for this \
-         platform, or set another device type"
+        "firmware {reference} has no image for {platform}, only for {platform_names}; build it \
+         for this platform, or set another device type"
     );
     AttemptFailure::new(Code::NoPlatform, message)
 }

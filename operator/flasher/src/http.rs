@@ -37,7 +37,7 @@ const ANSWER_BYTES: usize = 256 << 10;
 /// # Errors
 /// Names what failed, and what is known about the device.
 pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent, AttemptFailure> {
-    let Http { host_endpoint, device_version: wanted, .. } = options;
+    let Http { host_endpoint, device_version, .. } = options;
     let endpoint = Endpoint::read(host_endpoint)?;
     let login = Login::read(&options.login_directory)?;
     // Report invalid options before anything is fetched.
@@ -54,9 +54,9 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
         None => None,
     };
     // A device that already reports the version proves nothing by reporting it again.
-    let is_new = before.as_ref().is_some_and(|before| before != wanted);
+    let is_new = before.as_ref().is_some_and(|before| before != device_version);
     if before.is_some() && !is_new {
-        tracing::warn!(version = wanted, "the device already reports this version");
+        tracing::warn!(version = device_version, "the device already reports this version");
     }
     if options.dry_run {
         let message = format!(
@@ -80,14 +80,18 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
                 stage.send_replace(Stage::Delivered(size));
             }
             let limit = options.restart_timeout;
-            let waited = version.wait(wanted, limit).await;
-            waited.map_err(|found| not_reported(wanted, limit, &found, has_answered, size))?;
+            let waited = version.wait(device_version, limit).await;
+            waited.map_err(|last_response| {
+                not_reported(device_version, limit, &last_response, has_answered, size)
+            })?;
             true
         }
         None => false,
     };
     let message = match proven {
-        true => format!("{host_endpoint} has {name} of {digest}, and reports version {wanted}"),
+        true => {
+            format!("{host_endpoint} has {name} of {digest}, and reports version {device_version}")
+        }
         false => format!("{host_endpoint} has {name} of {digest}"),
     };
     Ok(Sent { bytes: size, proven, message })
@@ -95,9 +99,9 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
 
 /// Returns the failure for a device that did not report the version in time.
 fn not_reported(
-    wanted: &str,
+    device_version: &str,
     limit: Duration,
-    found: &str,
+    last_response: &str,
     has_answered: bool,
     bytes: u64,
 ) -> AttemptFailure {
@@ -107,7 +111,9 @@ fn not_reported(
             (Code::TransferBroken, "the firmware was sent, but the device did not answer and")
         }
     };
-    let message = format!("{words} did not report version {wanted} within {limit:?}: {found}");
+    let message = format!(
+        "{words} did not report version {device_version} within {limit:?}: {last_response}"
+    );
     AttemptFailure { bytes: Some(bytes), ..AttemptFailure::new(code, message) }
 }
 
@@ -204,7 +210,7 @@ impl<'a> Version<'a> {
                 break;
             }
         }
-        self.found(&bytes).ok_or_else(|| {
+        self.version_in(&bytes).ok_or_else(|| {
             let message = format!(
                 "the response of {} has no version at {:?}; check --version-pointer",
                 self.url, self.pointer
@@ -213,7 +219,7 @@ impl<'a> Version<'a> {
         })
     }
 
-    fn found(&self, answer: &[u8]) -> Option<String> {
+    fn version_in(&self, answer: &[u8]) -> Option<String> {
         if self.pointer.is_empty() {
             let text = std::str::from_utf8(answer).ok()?.trim();
             return (!text.is_empty()).then(|| text.to_owned());
@@ -230,19 +236,19 @@ impl<'a> Version<'a> {
     ///
     /// # Errors
     /// Describes the last response before the timeout.
-    async fn wait(&self, wanted: &str, limit: Duration) -> Result<(), String> {
+    async fn wait(&self, device_version: &str, limit: Duration) -> Result<(), String> {
         let end = Instant::now() + limit;
         loop {
             sleep(LOOK.min(limit)).await;
-            let found = match self.read().await {
-                Ok(found) if found == wanted => return Ok(()),
-                Ok(found) => format!("it reports {found:?}"),
+            let last_response = match self.read().await {
+                Ok(version) if version == device_version => return Ok(()),
+                Ok(version) => format!("it reports {version:?}"),
                 Err(failure) => failure.to_string(),
             };
             if Instant::now() >= end {
-                return Err(found);
+                return Err(last_response);
             }
-            tracing::info!(version = wanted, "waiting for the version: {found}");
+            tracing::info!(version = device_version, "waiting for the version: {last_response}");
         }
     }
 }

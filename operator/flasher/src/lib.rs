@@ -57,8 +57,8 @@ impl Stage {
     /// Waits until the device has all the firmware, and returns the number of bytes. Never returns
     /// if the transfer does not complete.
     pub async fn delivered(stage: &watch::Sender<Self>) -> u64 {
-        let mut seen = stage.subscribe();
-        let reached = seen.wait_for(|stage| matches!(stage, Self::Delivered(_))).await;
+        let mut stages = stage.subscribe();
+        let reached = stages.wait_for(|stage| matches!(stage, Self::Delivered(_))).await;
         match reached.as_deref() {
             Ok(Self::Delivered(bytes)) => *bytes,
             _ => std::future::pending().await,

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => return unread(&error),
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             Err(failure.because(error))
         }
     };
-    ExitCode::from(conclude(&ended, begun.elapsed(), &arguments.termination_log))
+    ExitCode::from(conclude(&ended, started_at.elapsed(), &arguments.termination_log))
 }
 
 /// Handles a command line that is invalid or requests help. The termination message names the

@@ -49,7 +49,7 @@ pub async fn flash(
     let image = Image::read(firmware, options)?;
     let Opened { port, usb, mut restart } = port::open(options)?;
     let written = Arc::new(AtomicU64::new(0));
-    let (steps, seen) = watch::channel(Step::Connecting);
+    let (steps, receiver) = watch::channel(Step::Connecting);
     let attempt = Attempt {
         options: options.clone(),
         expected: image::chip_of(&options.pull.device),
@@ -60,7 +60,7 @@ pub async fn flash(
         written: written.clone(),
     };
     let thread = tokio::task::spawn_blocking(move || attempt.run(port));
-    let ended = watched(thread, seen, options, stage).await;
+    let ended = watched(thread, receiver, options, stage).await;
     let restarted = restart.now();
     match (ended, restarted) {
         (Err(failure), _) => {
@@ -99,20 +99,20 @@ impl Step {
 /// is abandoned; this process ends soon.
 async fn watched(
     thread: tokio::task::JoinHandle<Result<Sent, AttemptFailure>>,
-    mut seen: watch::Receiver<Step>,
+    mut receiver: watch::Receiver<Step>,
     options: &Serial,
     stage: &watch::Sender<Stage>,
 ) -> Result<Sent, AttemptFailure> {
     let port = options.port.display();
     loop {
-        let step = *seen.borrow_and_update();
-        match tokio::time::timeout(step.limit(options), seen.changed()).await {
+        let step = *receiver.borrow_and_update();
+        match tokio::time::timeout(step.limit(options), receiver.changed()).await {
             Ok(Ok(())) => {}
             // The thread has ended.
             Ok(Err(_)) => break,
             // The thread has just begun to write.
             Err(_) if step == Step::Connecting && !Stage::end(stage) => {
-                seen.changed().await.ok();
+                receiver.changed().await.ok();
             }
             Err(_) => {
                 let limit = step.limit(options);
@@ -131,7 +131,7 @@ async fn watched(
     }
     thread.await.unwrap_or_else(|error| {
         // The library panics if the length of an answer is not the announced one.
-        let code = match *seen.borrow() {
+        let code = match *receiver.borrow() {
             Step::Connecting => Code::DeviceUnreachable,
             Step::Writing => Code::TransferBroken,
         };
@@ -250,12 +250,12 @@ struct Progress<'a> {
     blocks: u64,
     /// Number of segments that were not in the flash memory yet.
     written: u32,
-    said: u64,
+    logged_step: u64,
 }
 
 impl<'a> Progress<'a> {
     fn new(attempt: &'a Attempt) -> Self {
-        Self { attempt, begin: 0, blocks: 1, written: 0, said: 0 }
+        Self { attempt, begin: 0, blocks: 1, written: 0, logged_step: 0 }
     }
 
     /// Records that the flash memory holds the image up to this byte.
@@ -265,8 +265,8 @@ impl<'a> Progress<'a> {
         self.attempt.written.store(bytes, Ordering::Relaxed);
         self.attempt.steps.send_replace(Step::Writing);
         let percent = bytes * 100 / total.max(1);
-        if percent / STEP > self.said {
-            self.said = percent / STEP;
+        if percent / STEP > self.logged_step {
+            self.logged_step = percent / STEP;
             tracing::info!(bytes, total, percent, "sending");
         }
     }

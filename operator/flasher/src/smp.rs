@@ -82,11 +82,12 @@ impl Image {
         let info = get_image_info(Cursor::new(&bytes)).map_err(|error| {
             broken("not an MCUboot image; sign it with imgtool").because(error)
         })?;
-        let (wanted, own) = (options.device_version.replace('+', "."), info.version.to_string());
-        if !wanted.is_empty() && wanted != own {
+        let (requested_version, image_version) =
+            (options.device_version.replace('+', "."), info.version.to_string());
+        if !requested_version.is_empty() && requested_version != image_version {
             let message = format!(
-                "firmware {} has version {own} in its header, but version {wanted} is requested, \
-                 which the device would never report",
+                "firmware {} has version {image_version} in its header, but version \
+                 {requested_version} is requested, which the device would never report",
                 options.pull.firmware
             );
             return Err(AttemptFailure::new(Code::BadConfiguration, message));
@@ -181,13 +182,13 @@ impl Attempt {
     }
 
     fn upload(&self, device: &MCUmgrClient) -> Result<(), AttemptFailure> {
-        let mut said = 0;
+        let mut logged_step = 0;
         let mut sent = 0;
         let mut progress = |bytes: u64, total: u64| {
             sent = bytes;
             let percent = bytes * 100 / total.max(1);
-            if percent / STEP > said {
-                said = percent / STEP;
+            if percent / STEP > logged_step {
+                logged_step = percent / STEP;
                 tracing::info!(bytes, total, percent, "sending");
             }
             true
@@ -210,11 +211,11 @@ impl Attempt {
     /// Waits until the device has restarted and runs the image.
     fn wait(&self) -> Result<(), AttemptFailure> {
         let end = Instant::now() + self.options.restart_timeout;
-        let mut asked = Instant::now();
+        let mut asked_at = Instant::now();
         loop {
             std::thread::sleep(LOOK);
-            let found = self.connect().and_then(|device| Ok((self.slots(&device)?, device)));
-            let words = match found {
+            let answer = self.connect().and_then(|device| Ok((self.slots(&device)?, device)));
+            let words = match answer {
                 Ok((slots, device)) => {
                     let active = slots.iter().find(|slot| slot.active);
                     if active.is_some_and(|slot| self.image.is_in(slot)) {
@@ -225,9 +226,9 @@ impl Attempt {
                         let runs = active.map_or("another image", |slot| slot.version.as_str());
                         return Err(self.reverted(runs));
                     }
-                    if asked.elapsed() >= self.options.answer_timeout {
+                    if asked_at.elapsed() >= self.options.answer_timeout {
                         self.restart(&device)?;
-                        asked = Instant::now();
+                        asked_at = Instant::now();
                     }
                     "it has not restarted".to_owned()
                 }

@@ -41,7 +41,7 @@ fn version(slot: &Slot) -> String {
 struct Place {
     slot: Slot,
     options: Http,
-    _asked: DeviceRequest,
+    _device_request: DeviceRequest,
 }
 
 impl Place {
@@ -52,15 +52,16 @@ impl Place {
         let routes =
             device.layer(axum::extract::DefaultBodyLimit::max(16 << 20)).with_state(slot.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let asked = DeviceRequest::new(device_type, endpoint, settings, &firmware()).await;
+        let device_request =
+            DeviceRequest::new(device_type, endpoint, settings, &firmware()).await;
         let more = [
-            format!("--login-directory={}", asked.folder.path().display()),
+            format!("--login-directory={}", device_request.folder.path().display()),
             format!("--listen={host}"),
         ];
-        let command = asked.command::<HttpPush>(host, &more);
+        let command = device_request.command::<HttpPush>(host, &more);
         let Command::Http(mut options) = command else { panic!("http") };
         options.restart_timeout = options.restart_timeout.min(Duration::from_secs(3));
-        Self { slot, options: *options, _asked: asked }
+        Self { slot, options: *options, _device_request: device_request }
     }
 
     async fn flash(&self) -> Result<Sent, AttemptFailure> {
@@ -74,13 +75,13 @@ impl Place {
 
 /// Accepts the file of a form, as WLED and ESPHome do.
 async fn form(State(slot): State<Slot>, mut form: Multipart) -> StatusCode {
-    let mut found = None;
+    let mut file_bytes = None;
     while let Ok(Some(field)) = form.next_field().await {
         if field.name() == Some("update") && field.file_name().is_some() {
-            found = field.bytes().await.ok();
+            file_bytes = field.bytes().await.ok();
         }
     }
-    let Some(bytes) = found else { return StatusCode::BAD_REQUEST };
+    let Some(bytes) = file_bytes else { return StatusCode::BAD_REQUEST };
     *slot.lock().expect("not poisoned") = bytes.to_vec();
     StatusCode::OK
 }

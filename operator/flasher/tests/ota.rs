@@ -149,7 +149,7 @@ async fn a_transfer_that_stands_still_ends_after_its_time() {
 async fn a_connection_that_shows_no_certificate_does_not_end_the_wait() {
     let slow = Behaviour { callback_delay_ms: 1000, ..Behaviour::default() };
     let world = World::new("127.77.1.7", None, slow).await;
-    let others = async {
+    let other_clients = async {
         let connect = || async {
             loop {
                 match TcpStream::connect(world.at()).await {
@@ -166,7 +166,7 @@ async fn a_connection_that_shows_no_certificate_does_not_end_the_wait() {
     };
     tokio::select! {
         flashed = world.flash() => { flashed.expect("flashed"); }
-        () = others => {}
+        () = other_clients => {}
     }
     let report = world.becomes("flashed", |report| report.flashed > 0).await;
     assert_eq!((report.callbacks, report.conflicts), (1, 0), "{report:?}");

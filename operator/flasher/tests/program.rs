@@ -15,7 +15,7 @@ use world::{World, firmware, image, index};
 const RESIDENT_KIB: u64 = 32 << 10;
 
 /// Returns the termination message.
-fn left(world: &World) -> Value {
+fn termination_message(world: &World) -> Value {
     let text = std::fs::read(world.folder.path().join("termination-log")).expect("a message");
     serde_json::from_slice(&text).expect("JSON")
 }
@@ -33,7 +33,11 @@ async fn its_end_is_told_by_status_message_and_output() {
     let mut json = world.program();
     json.env("FLASHER_PROGRESS", "json").env("FLASHER_ASK_AGAIN", "");
     let (code, output) = run(json).await;
-    assert_eq!((code, left(&world)["code"].as_str()), (Some(0), Some("Sent")), "{output}");
+    assert_eq!(
+        (code, termination_message(&world)["code"].as_str()),
+        (Some(0), Some("Sent")),
+        "{output}"
+    );
     let lines: Vec<Value> = output
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
@@ -47,7 +51,7 @@ async fn its_end_is_told_by_status_message_and_output() {
         let mut command = world.program();
         command.env(name, value);
         let (code, output) = run(command).await;
-        let message = left(&world);
+        let message = termination_message(&world);
         assert_eq!(message["code"], expected, "{message} {output}");
         let words = message["message"].as_str().expect("words");
         assert!(words.contains(word), "{message}");
@@ -97,8 +101,8 @@ async fn told_to_end_it_ends_at_once_before_the_transfer_and_after_it_once_it_be
         kill_process(pid, Signal::TERM).expect("told");
         let output = tokio::task::spawn_blocking(move || child.wait_with_output());
         let output = output.await.expect("joined").expect("ended");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(left(&world)["code"], expected, "{said}");
+        let log = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(termination_message(&world)["code"], expected, "{log}");
         if flashed > 0 {
             world.becomes("flashed", |report| report.flashed == flashed).await;
         }
@@ -121,6 +125,6 @@ async fn firmware_of_16_mib_needs_no_more_than_32_mib() {
         most = most.max(kib.unwrap_or(0_u64));
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    assert_eq!(left(&world)["code"], "Sent");
+    assert_eq!(termination_message(&world)["code"], "Sent");
     assert!(most > 16 << 10 && most <= RESIDENT_KIB, "{most} KiB were resident");
 }

@@ -26,7 +26,7 @@ const AT_MOST: Duration = Duration::from_secs(6);
 struct Place {
     chip: Chip,
     options: Serial,
-    _asked: DeviceRequest,
+    _device_request: DeviceRequest,
 }
 
 impl Place {
@@ -52,12 +52,13 @@ impl Place {
     ) -> Self {
         let chip = Chip::with(settings, trouble).expect("a terminal");
         let words = json!({"args": ["--before=no-reset", "--after=no-reset"]});
-        let mut asked = DeviceRequest::new(device, String::new(), &words, firmware).await;
-        asked.request.device.properties = vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
-        let Command::Serial(options) = asked.command::<EspSerial>("", &[]) else {
+        let mut device_request = DeviceRequest::new(device, String::new(), &words, firmware).await;
+        device_request.request.device.properties =
+            vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
+        let Command::Serial(options) = device_request.command::<EspSerial>("", &[]) else {
             panic!("serial")
         };
-        Self { chip, options: *options, _asked: asked }
+        Self { chip, options: *options, _device_request: device_request }
     }
 
     async fn flash(&self) -> Result<Sent, AttemptFailure> {
@@ -174,9 +175,9 @@ async fn a_port_on_which_no_chip_answers_is_left_within_the_limit() {
         TroubleKind::WrongLength,
     ] {
         let place = Place::in_trouble(kind, 0).await;
-        let begun = Instant::now();
+        let started_at = Instant::now();
         let message = place.fails(Code::DeviceUnreachable).await;
-        assert!(begun.elapsed() < AT_MOST, "{kind:?}: {:?}", begun.elapsed());
+        assert!(started_at.elapsed() < AT_MOST, "{kind:?}: {:?}", started_at.elapsed());
         assert!(message.contains(&place.chip.port), "{message}");
     }
 }
@@ -187,11 +188,11 @@ async fn a_chip_that_stops_in_the_middle_ends_the_attempt_within_the_limit() {
         [TroubleKind::Silence, TroubleKind::Noise, TroubleKind::StuckLine, TroubleKind::Unplugged]
     {
         let place = Place::in_trouble(kind, 3).await;
-        let begun = Instant::now();
+        let started_at = Instant::now();
         let failure = place.flash().await.expect_err("not flashed");
         assert_eq!(failure.code, Code::TransferBroken, "{kind:?}: {failure}");
         assert!(failure.bytes.is_some_and(|bytes| bytes > 0 && bytes < 200_000), "{failure:?}");
-        assert!(begun.elapsed() < AT_MOST, "{kind:?}: {:?}", begun.elapsed());
+        assert!(started_at.elapsed() < AT_MOST, "{kind:?}: {:?}", started_at.elapsed());
         assert_eq!(place.chip.report().flashed, 0);
     }
 }

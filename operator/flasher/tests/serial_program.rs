@@ -23,7 +23,7 @@ const NOBODY: u32 = 65532;
 
 struct Place {
     chip: Chip,
-    asked: DeviceRequest,
+    device_request: DeviceRequest,
     firmware: Vec<u8>,
 }
 
@@ -31,14 +31,16 @@ impl Place {
     async fn new(trouble: Option<Trouble>) -> Self {
         let firmware = noise(200_000);
         let chip = Chip::with(Settings::default(), trouble).expect("a terminal");
-        let mut asked = DeviceRequest::new("esp32", String::new(), &json!({}), &firmware).await;
-        asked.request.device.properties = vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
-        Self { chip, asked, firmware }
+        let mut device_request =
+            DeviceRequest::new("esp32", String::new(), &json!({}), &firmware).await;
+        device_request.request.device.properties =
+            vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
+        Self { chip, device_request, firmware }
     }
 
     /// Returns the program as the container runs it, after these words.
     fn program(&self, before: &[&str]) -> Command {
-        let mut command = self.asked.program::<EspSerial>("", before);
+        let mut command = self.device_request.program::<EspSerial>("", before);
         command.env("FLASHER_BEFORE", "no-reset").env("FLASHER_AFTER", "no-reset");
         command
     }
@@ -46,7 +48,7 @@ impl Place {
     /// Returns the program for that user, without capabilities; only if the test runs as root, who
     /// has every permission.
     fn program_of_nobody(&self) -> Command {
-        let folder = self.asked.folder.path();
+        let folder = self.device_request.folder.path();
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("set");
         let nobody = NOBODY.to_string();
         let words = ["setpriv", "--reuid", &nobody, "--regid", &nobody, "--clear-groups"];
@@ -58,8 +60,8 @@ impl Place {
     }
 
     /// Returns the termination message.
-    fn left(&self) -> Value {
-        let file = self.asked.folder.path().join("termination-log");
+    fn termination_message(&self) -> Value {
+        let file = self.device_request.folder.path().join("termination-log");
         serde_json::from_slice(&std::fs::read(file).expect("a message")).expect("JSON")
     }
 
@@ -96,15 +98,15 @@ async fn a_user_with_the_ports_group_alone_flashes_and_tells_so_in_json_and_by_s
     command.env("FLASHER_PROGRESS", "json");
     let output = tokio::task::spawn_blocking(move || command.output());
     let output = output.await.expect("joined").expect("started");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let message = place.left();
-    assert_eq!((output.status.code(), &message["code"]), (Some(0), &json!("Sent")), "{said}");
+    let log = String::from_utf8_lossy(&output.stdout).into_owned();
+    let message = place.termination_message();
+    assert_eq!((output.status.code(), &message["code"]), (Some(0), &json!("Sent")), "{log}");
     assert_eq!((&message["bytes"], &message["proven"]), (&json!(200_000), &json!(true)));
-    let lines: Vec<Value> = said
+    let lines: Vec<Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
-    assert!(lines.iter().any(|line| line["percent"] == 100), "{said}");
+    assert!(lines.iter().any(|line| line["percent"] == 100), "{log}");
     assert!(place.chip.content(0, place.firmware.len()) == place.firmware);
 }
 
@@ -114,11 +116,11 @@ async fn told_to_end_before_the_transfer_it_ends_at_once() {
     let place = Place::new(Some(trouble)).await;
     let child = place.program(&[]).spawn().expect("started");
     place.becomes("asked", |report| report.requests > 0).await;
-    let begun = Instant::now();
+    let started_at = Instant::now();
     terminate(&child);
     assert_eq!(end(child).await, Some(12));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert_eq!(place.left()["code"], "Interrupted");
+    assert!(started_at.elapsed() < Duration::from_secs(2), "{:?}", started_at.elapsed());
+    assert_eq!(place.termination_message()["code"], "Interrupted");
     assert_eq!(place.chip.report().begun, 0);
 }
 
@@ -132,9 +134,9 @@ async fn told_to_end_during_the_transfer_it_finishes_it() {
     let output = BufReader::new(child.stdout.take().expect("its output"));
     let noticed = tokio::task::spawn_blocking(move || {
         let mut lines = output.lines().map_while(Result::ok);
-        let found = lines.any(|line| line.contains("finishing the transfer first"));
+        let is_noticed = lines.any(|line| line.contains("finishing the transfer first"));
         // Dropping the reader would close the pipe and end the program.
-        (found, lines)
+        (is_noticed, lines)
     });
     let (is_noticed, lines) = noticed.await.expect("joined");
     assert!(is_noticed);
@@ -142,7 +144,10 @@ async fn told_to_end_during_the_transfer_it_finishes_it() {
     let rest = tokio::task::spawn_blocking(move || lines.count());
     assert_eq!(end(child).await, Some(0));
     assert!(rest.await.expect("joined") > 0);
-    assert_eq!((place.left()["code"].as_str(), place.chip.report().flashed), (Some("Sent"), 1));
+    assert_eq!(
+        (place.termination_message()["code"].as_str(), place.chip.report().flashed),
+        (Some("Sent"), 1)
+    );
     assert!(place.chip.content(0, place.firmware.len()) == place.firmware);
 }
 
@@ -152,7 +157,7 @@ async fn a_port_for_others_is_named_with_its_group() {
     std::fs::set_permissions(&place.chip.port, PermissionsExt::from_mode(0o000)).expect("set");
     let mut command = place.program_of_nobody();
     assert_eq!(end(command.spawn().expect("started")).await, Some(2));
-    let message = place.left();
+    let message = place.termination_message();
     assert_eq!(message["code"], "BadConfiguration", "{message}");
     let words = message["message"].as_str().expect("words");
     assert!(words.contains("add group") && words.contains(&place.chip.port), "{words}");

@@ -63,11 +63,11 @@ impl SilentRegistry {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let reference = format!("{}/a/b:1", listener.local_addr().expect("bound"));
         let called = Arc::<AtomicBool>::default();
-        let seen = called.clone();
+        let flag = called.clone();
         tokio::spawn(async move {
             let mut connections = Vec::new();
             while let Ok(connection) = listener.accept().await {
-                seen.store(true, Ordering::Relaxed);
+                flag.store(true, Ordering::Relaxed);
                 connections.push(connection);
             }
         });
@@ -143,21 +143,25 @@ async fn a_device_over_http_is_flashed_by_the_next_attempt_and_told_what_it_has(
     let fetches = json!({
         "body": "url", "method": "GET", "path": "/ota?u={url}", "versionPath": "/version",
     });
-    let own = [Step::Fetching, Step::Asking, Step::Sending, Step::Proving];
-    let ways = [(uploads, own.to_vec()), (fetches, [own.as_slice(), &[Step::Told]].concat())];
+    let common_steps = [Step::Fetching, Step::Asking, Step::Sending, Step::Proving];
+    let ways = [
+        (uploads, common_steps.to_vec()),
+        (fetches, [common_steps.as_slice(), &[Step::Told]].concat()),
+    ];
     for (way, (settings, steps)) in ways.iter().enumerate() {
         for (number, signal, step) in cases(steps) {
             let case = format!("{settings}, {step:?}, {signal:?}");
             let host = format!("127.82.{way}.{number}");
             let device = HttpDevice::start(&host, step).await;
             let endpoint = device.endpoint.clone();
-            let asked = DeviceRequest::new("http-kiln", endpoint, settings, &firmware).await;
+            let device_request =
+                DeviceRequest::new("http-kiln", endpoint, settings, &firmware).await;
             let program = || {
-                let mut program = asked.program::<HttpPush>(&host, &[]);
+                let mut program = device_request.program::<HttpPush>(&host, &[]);
                 program.env("FLASHER_LISTEN", &host);
                 program
             };
-            let run = start(program(), asked.folder.path(), step).await;
+            let run = start(program(), device_request.folder.path(), step).await;
             if step != Step::Fetching {
                 device.stops().await;
             }
@@ -170,7 +174,7 @@ async fn a_device_over_http_is_flashed_by_the_next_attempt_and_told_what_it_has(
             let bytes = matches!(step, Step::Sending | Step::Proving).then_some(firmware.len());
             is_told(&ended, signal, bytes, &case);
             device.go_on();
-            is_sent(&Run::start(program(), asked.folder.path()).ends().await, &case);
+            is_sent(&Run::start(program(), device_request.folder.path()).ends().await, &case);
             until(|| device.has(&firmware), || case.clone()).await;
         }
     }
@@ -192,24 +196,25 @@ async fn a_device_with_mcuboot_is_confirmed_by_the_next_attempt_on_udp_and_on_a_
                 never_back: step == Step::Proving,
                 ..smp::Behaviour::default()
             };
-            let mut asked = DeviceRequest::new("nrf52840", String::new(), &json!({}), &new).await;
+            let mut device_request =
+                DeviceRequest::new("nrf52840", String::new(), &json!({}), &new).await;
             let device = if is_serial {
                 let device =
                     SmpDevice::on_serial_port(old.clone(), behaviour).expect("a terminal");
                 let port = ("UDEV_DEVNODE".to_owned(), device.place.clone());
-                asked.request.device.properties = vec![port];
+                device_request.request.device.properties = vec![port];
                 device
             } else {
                 let device = SmpDevice::on_udp(old.clone(), behaviour).expect("a port");
-                asked.request.device.endpoint = Some(device.place.clone());
+                device_request.request.device.endpoint = Some(device.place.clone());
                 device
             };
             let program = || {
-                let mut program = asked.program::<Mcumgr>("", &[]);
+                let mut program = device_request.program::<Mcumgr>("", &[]);
                 program.env("FLASHER_ANSWER_TIMEOUT", "2s");
                 program
             };
-            let run = start(program(), asked.folder.path(), step).await;
+            let run = start(program(), device_request.folder.path(), step).await;
             let is_there = || match step {
                 Step::Asking => device.requests() > 0,
                 Step::Sending => device.uploaded() >= 20_000,
@@ -226,11 +231,11 @@ async fn a_device_with_mcuboot_is_confirmed_by_the_next_attempt_on_udp_and_on_a_
             let bytes = matches!(step, Step::Sending | Step::Proving).then_some(new.len());
             is_told(&ended, signal, bytes, &case);
             device.go_on();
-            let ended = Run::start(program(), asked.folder.path()).ends().await;
+            let ended = Run::start(program(), device_request.folder.path()).ends().await;
             is_sent(&ended, &case);
             assert_eq!(ended.message["proven"], true, "{case}");
-            let found = (device.runs(), device.is_confirmed(), device.resets());
-            assert_eq!(found, ("2.0.0".to_owned(), true, 1), "{case}");
+            let state = (device.runs(), device.is_confirmed(), device.resets());
+            assert_eq!(state, ("2.0.0".to_owned(), true, 1), "{case}");
         }
     }
 }
@@ -243,14 +248,16 @@ async fn a_chip_on_a_serial_port_is_flashed_by_the_next_attempt() {
         let after_blocks = if step == Step::Sending { 2 } else { 0 };
         let trouble = Trouble { kind: TroubleKind::Waits, after_blocks };
         let chip = Chip::with(Settings::default(), Some(trouble)).expect("a terminal");
-        let mut asked = DeviceRequest::new("esp32", String::new(), &json!({}), &firmware).await;
-        asked.request.device.properties = vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
+        let mut device_request =
+            DeviceRequest::new("esp32", String::new(), &json!({}), &firmware).await;
+        device_request.request.device.properties =
+            vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
         let program = || {
-            let mut program = asked.program::<EspSerial>("", &[]);
+            let mut program = device_request.program::<EspSerial>("", &[]);
             program.env("FLASHER_BEFORE", "no-reset").env("FLASHER_AFTER", "no-reset");
             program
         };
-        let run = start(program(), asked.folder.path(), step).await;
+        let run = start(program(), device_request.folder.path(), step).await;
         let is_there = || match step {
             Step::Asking => chip.report().requests > 0,
             Step::Sending => chip.report().blocks == 2,
@@ -270,7 +277,7 @@ async fn a_chip_on_a_serial_port_is_flashed_by_the_next_attempt() {
         // On a real board, the control lines reset the chip.
         chip.reset();
         chip.go_on();
-        is_sent(&Run::start(program(), asked.folder.path()).ends().await, &case);
+        is_sent(&Run::start(program(), device_request.folder.path()).ends().await, &case);
         assert!(chip.content(0, firmware.len()) == firmware, "{case}");
     }
 }

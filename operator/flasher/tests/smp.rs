@@ -25,7 +25,7 @@ const SIZE: u32 = 100_000;
 struct Place {
     device: SmpDevice,
     options: Smp,
-    _asked: DeviceRequest,
+    _device_request: DeviceRequest,
 }
 
 impl Place {
@@ -52,13 +52,14 @@ impl Place {
         firmware: &[u8],
         announce: impl FnOnce(&mut Request, String),
     ) -> Self {
-        let mut asked = DeviceRequest::new("nrf52840", String::new(), &json!({}), firmware).await;
-        announce(&mut asked.request, device.place.clone());
-        let command = asked.command::<Mcumgr>("", &[]);
+        let mut device_request =
+            DeviceRequest::new("nrf52840", String::new(), &json!({}), firmware).await;
+        announce(&mut device_request.request, device.place.clone());
+        let command = device_request.command::<Mcumgr>("", &[]);
         let Command::Smp(mut options) = command else { panic!("smp") };
         options.answer_timeout = Duration::from_millis(300);
         options.restart_timeout = Duration::from_secs(3);
-        Self { device, options: *options, _asked: asked }
+        Self { device, options: *options, _device_request: device_request }
     }
 
     async fn flash(&self) -> Result<Sent, AttemptFailure> {
@@ -109,8 +110,8 @@ async fn a_device_whose_new_image_does_not_start_goes_back_and_that_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_not_confirmed_before_the_device_is_back() {
-    let gone = Behaviour { never_back: true, ..Behaviour::default() };
-    let place = Place::new(gone, &mcuboot_image([2, 0, 0], SIZE)).await;
+    let behaviour = Behaviour { never_back: true, ..Behaviour::default() };
+    let place = Place::new(behaviour, &mcuboot_image([2, 0, 0], SIZE)).await;
     let failure = place.flash().await.expect_err("it does not come back");
     assert_eq!(failure.code, Code::VerifyFailed, "{failure}");
     assert!(!place.device.is_confirmed());

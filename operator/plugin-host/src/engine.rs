@@ -191,13 +191,13 @@ impl Engine {
         // the next tick never yields.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        let asked = tokio::time::timeout(
+        let outcome = tokio::time::timeout(
             limits.call_timeout,
             compiled.contract.ask(&mut store, call, limits.answer),
         )
         .await;
         let cost = Cost { time: since.elapsed(), memory: store.data().memory.used };
-        let answer = match asked {
+        let answer = match outcome {
             Err(_) => Err(CallError::TimedOut { after: limits.call_timeout }),
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(stopped(&error, limits)),

@@ -139,14 +139,16 @@ impl Host {
         logins: &Logins,
     ) -> Result<Unverified, LoadError> {
         let (name, digest) = (source.reference.to_string(), source.reference.digest());
-        let known = digest.cloned().or_else(|| {
+        let resolved_digest = digest.cloned().or_else(|| {
             if source.pull_policy == PullPolicy::Always {
                 None
             } else {
                 self.cache.resolved(&name)
             }
         });
-        if let Some(artifact) = known.as_ref().and_then(|digest| self.cached(source, digest)) {
+        if let Some(artifact) =
+            resolved_digest.as_ref().and_then(|digest| self.cached(source, digest))
+        {
             return Ok(artifact);
         }
         let remote = if source.pull_policy == PullPolicy::Never {
@@ -157,11 +159,11 @@ impl Host {
         let Some(mut remote) = remote else {
             return Err(LoadError::NotCached(source.reference.clone()));
         };
-        let wanted = digest
+        let tag_or_digest = digest
             .map(ToString::to_string)
             .or_else(|| source.reference.tag().map(str::to_owned))
             .unwrap_or_default();
-        let manifest = self.manifest(&mut remote, &wanted, digest).await?;
+        let manifest = self.manifest(&mut remote, &tag_or_digest, digest).await?;
         let component = match self.cache.blob(&manifest.layer.digest) {
             Some(component) => component,
             None => remote.blob(&manifest.layer).await?,
@@ -187,12 +189,13 @@ impl Host {
     async fn manifest(
         &self,
         remote: &mut Source<'_>,
-        wanted: &str,
+        tag_or_digest: &str,
         expected: Option<&Digest>,
     ) -> Result<Manifest, RegistryError> {
-        let (digest, bytes) = remote.manifest_bytes(wanted, expected, MANIFEST_BYTES).await?;
+        let (digest, bytes) =
+            remote.manifest_bytes(tag_or_digest, expected, MANIFEST_BYTES).await?;
         let limit = self.settings.limits.component;
-        let layer = component_layer(&bytes, &remote.what(wanted), limit)?;
+        let layer = component_layer(&bytes, &remote.what(tag_or_digest), limit)?;
         Ok(Manifest { digest, layer, bytes })
     }
 
@@ -205,13 +208,13 @@ impl Host {
     ) -> Result<Vec<Signature>, LoadError> {
         let Some(name) = source.reference.name() else { return Ok(Vec::new()) };
         let forms = trust::forms(&source.reference, &self.settings.trust);
-        let check = |found: &[Signature]| {
+        let check = |signatures: &[Signature]| {
             trust::check(
                 &source.reference,
                 digest,
                 &self.settings.trust,
                 source.allow_unsigned,
-                found,
+                signatures,
             )
         };
         let cached = self.cache.signatures(&name, digest);
@@ -224,24 +227,24 @@ impl Host {
         let Some(mut remote) = self.remote(source, logins).map_err(failed)? else {
             return Ok(cached);
         };
-        let (mut found, mut broken) = (Vec::new(), None);
+        let (mut fetched_signatures, mut broken) = (Vec::new(), None);
         for form in forms {
             match remote.signatures(digest, *form).await {
-                Ok(signatures) => found.extend(signatures),
+                Ok(signatures) => fetched_signatures.extend(signatures),
                 Err(error) => broken = broken.or(Some(error)),
             }
             // One form suffices, even if the place cannot be asked for the other one.
-            if check(&found).is_ok() {
+            if check(&fetched_signatures).is_ok() {
                 break;
             }
         }
         // A form that could not be fetched may hold the missing signature.
-        if let Some(error) = broken.filter(|_| check(&found).is_err()) {
+        if let Some(error) = broken.filter(|_| check(&fetched_signatures).is_err()) {
             return Err(failed(error));
         }
-        match check(&found) {
+        match check(&fetched_signatures) {
             Ok(_) => {
-                if let Err(error) = self.cache.put_signatures(&name, digest, &found) {
+                if let Err(error) = self.cache.put_signatures(&name, digest, &fetched_signatures) {
                     tracing::warn!(
                         %error, plugin = source.name,
                         "cannot write signatures to the cache; they are fetched again after a \
@@ -253,12 +256,13 @@ impl Host {
             // count.
             Err(TrustError::Unsigned { .. }) => {
                 for form in every_form().into_iter().filter(|form| !forms.contains(form)) {
-                    found.extend(remote.signatures(digest, form).await.unwrap_or_default());
+                    fetched_signatures
+                        .extend(remote.signatures(digest, form).await.unwrap_or_default());
                 }
             }
             Err(_) => {}
         }
-        Ok(found)
+        Ok(fetched_signatures)
     }
 
     fn remote<'a>(

@@ -130,8 +130,8 @@ impl Plugin {
     /// Calls the plugin. A refusal is final; any other failure is retried once, unless it pauses
     /// the plugin.
     async fn ask(&self, call: Call<'_>) -> Result<Answer, CallError> {
-        if let Some(left) = self.health().pause(Instant::now()) {
-            return Err(CallError::Unavailable { left });
+        if let Some(rest) = self.health().pause(Instant::now()) {
+            return Err(CallError::Unavailable { left: rest });
         }
         let mut answer = self.ask_once(call).await;
         if answer.as_ref().is_err_and(|error| !error.is_refusal())

@@ -123,7 +123,7 @@ impl Image {
             secure_version: application.map(|application| application.secure_version),
             chip: self.chip(),
             device_types: name(self.chip)
-                .map(|name| format!("{}*", plain(name)))
+                .map(|name| format!("{}*", normalized_name(name)))
                 .into_iter()
                 .collect(),
             min_chip_revision: Some(revision(oldest)),
@@ -133,22 +133,22 @@ impl Image {
     }
 
     fn wrong_chip(&self, file: &FirmwareFile, chip: &str) -> Option<String> {
-        let (number, wanted) = match chip_of(chip) {
-            Some(Chip::Known(number, wanted)) => (number, wanted),
-            Some(Chip::Unknown(wanted)) => {
+        let (number, device_chip) = match chip_of(chip) {
+            Some(Chip::Known(number, device_chip)) => (number, device_chip),
+            Some(Chip::Unknown(device_chip)) => {
                 log::warn(&format!(
-                    "{}: device type {} is {wanted}, whose chip ID is unknown; the chip is not \
-                     checked",
+                    "{}: device type {} is {device_chip}, whose chip ID is unknown; the chip is \
+                     not checked",
                     file.name, file.device_type
                 ));
                 return None;
             }
             None => return None,
         };
-        let own = self.chip().filter(|_| self.chip != number)?;
+        let image_chip = self.chip().filter(|_| self.chip != number)?;
         Some(format!(
-            "{} is an image for {own}, and device type {} is {wanted}; publish firmware that is \
-             built for {wanted}, or select other devices",
+            "{} is an image for {image_chip}, and device type {} is {device_chip}; publish \
+             firmware that is built for {device_chip}, or select other devices",
             file.name, file.device_type
         ))
     }
@@ -190,10 +190,10 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 fn name(number: u16) -> Option<&'static str> {
-    CHIPS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+    CHIPS.iter().find(|(id, _)| *id == number).map(|(_, name)| *name)
 }
 
-fn plain(text: &str) -> String {
+fn normalized_name(text: &str) -> String {
     text.to_ascii_lowercase().replace(['-', '_'], "")
 }
 
@@ -210,8 +210,8 @@ enum Chip {
 /// ESP32-C3. Chips of one family differ only in a letter and a number, so both must match
 /// completely: `esp32c7` is neither an ESP32 nor another ESP32-C. An `esp32cam` is an ESP32.
 fn chip_of(device_type: &str) -> Option<Chip> {
-    let wanted = plain(device_type);
-    let rest = wanted.strip_prefix(&plain(FIRST_CHIP))?;
+    let device_name = normalized_name(device_type);
+    let rest = device_name.strip_prefix(&normalized_name(FIRST_CHIP))?;
     let letter = rest.chars().next().filter(char::is_ascii_alphabetic);
     let number: String = rest.chars().skip(1).take_while(char::is_ascii_digit).collect();
     let name = match letter {
@@ -220,8 +220,8 @@ fn chip_of(device_type: &str) -> Option<Chip> {
         }
         _ => FIRST_CHIP.to_owned(),
     };
-    let known = CHIPS.into_iter().find(|(_, known)| *known == name);
-    Some(known.map_or(Chip::Unknown(name), |(number, name)| Chip::Known(number, name)))
+    let chip = CHIPS.into_iter().find(|(_, chip_name)| *chip_name == name);
+    Some(chip.map_or(Chip::Unknown(name), |(number, name)| Chip::Known(number, name)))
 }
 
 #[cfg(test)]

@@ -67,9 +67,10 @@ fn an_image_is_refused_for_another_chip_in_words_that_name_both_and_the_device_t
     ] {
         let read = Image::read(&image(number)).expect("an image");
         let refusal = read.inspect(&file(device, 4096), device, true).refusal;
-        let expected = names.map(|[own, wanted]| {
+        let expected = names.map(|[image_chip, device_chip]| {
             format!(
-                "firmware/thermo.bin is an image for {own}, and device type {device} is {wanted};"
+                "firmware/thermo.bin is an image for {image_chip}, and device type {device} is \
+                 {device_chip};"
             )
         });
         assert_eq!(refusal.is_some(), expected.is_some(), "{device}: {refusal:?}");

@@ -141,12 +141,12 @@ fn esptool(request: Request, settings: &Settings, port: &str) -> FlashPod {
 
 /// Returns the device file. Anything but a path below /dev could be parsed as an option.
 fn port(device: &Device) -> Result<&str, PluginError> {
-    let given = device
+    let device_file = device
         .properties
         .iter()
         .find(|(name, _)| name == DEVNODE)
         .map(|(_, value)| value.as_str());
-    given.filter(|path| path.starts_with("/dev/")).ok_or_else(|| {
+    device_file.filter(|path| path.starts_with("/dev/")).ok_or_else(|| {
         PluginError::InvalidRequest(format!(
             "Instance {} has no {DEVNODE} below /dev: is it from Akri's udev handler?",
             device.name

@@ -59,7 +59,7 @@ impl Settings {
     /// Parses one JSON object.
     pub fn read(text: &str) -> Result<Self, PluginError> {
         let fault = |path: String, message: &str| FieldError { path, message: message.to_owned() };
-        let Ok(Value::Object(given)) = serde_json::from_str(text) else {
+        let Ok(Value::Object(object)) = serde_json::from_str(text) else {
             return Err(PluginError::InvalidSettings(vec![fault(
                 String::new(),
                 "expected one JSON object",
@@ -67,7 +67,7 @@ impl Settings {
         };
         let mut settings = Self::default();
         let mut faults = Vec::new();
-        for (name, value) in given {
+        for (name, value) in object {
             if let Err(message) = settings.set(&name, &value) {
                 faults.push(fault(
                     format!("/{}", name.replace('~', "~0").replace('/', "~1")),
@@ -141,8 +141,8 @@ fn is_absolute(text: &str) -> bool {
 }
 
 fn is_chip(text: &str) -> bool {
-    let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    text == "auto" || text.starts_with("esp") && text.chars().all(plain)
+    let is_name_letter = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    text == "auto" || text.starts_with("esp") && text.chars().all(is_name_letter)
 }
 
 fn is_offset(text: &str) -> bool {

@@ -58,33 +58,33 @@ fn the_image_is_the_jobs_else_the_settings_else_the_firmware_itself() {
     assert_eq!(image(request("{}")), "registry/firmware:2");
     assert_eq!(image(request(settings)), "registry/tool:1");
     for settings in [r#"{"image":"registry/tool:1"}"#, r#"{"program":"esptool"}"#] {
-        let asked = Request { image: Some("registry/own:1".into()), ..request(settings) };
-        assert_eq!(image(asked), "registry/own:1");
+        let request = Request { image: Some("registry/own:1".into()), ..request(settings) };
+        assert_eq!(image(request), "registry/own:1");
     }
 }
 
 #[test]
 fn an_image_that_the_job_names_runs_this_projects_program_unless_the_settings_say_esptool() {
-    let asked = |settings| {
+    let build = |settings| {
         let request = Request { image: Some("registry/flasher:1".into()), ..request(settings) };
         EspSerial::build(request).expect("built")
     };
-    let flash = asked(r#"{"registryAccess":true,"group":18,"args":["--no-stub"]}"#);
+    let flash = build(r#"{"registryAccess":true,"group":18,"args":["--no-stub"]}"#);
     assert_eq!(flash.command, COMMAND.map(literal));
     assert_eq!(words(&flash), "--baud=460800 --offset=0x0 --no-stub");
     let variable = |flash: &FlashPod, name: &str| {
-        flash.env.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone())
+        flash.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
     };
     let value = |text: &str| Some(EnvValue::Literal(text.to_owned()));
     assert_eq!(variable(&flash, "FIRMWARE"), value("registry/firmware:2"));
     assert_eq!(variable(&flash, "DEVICE"), value("espserial"));
     assert_eq!(variable(&flash, "UDEV_DEVNODE"), value("/dev/ttyUSB0"));
     assert!(flash.attach_device && flash.groups == [18] && flash.secrets.len() == 1);
-    assert_eq!(variable(&asked(r#"{"chip":"esp32c3"}"#), "DEVICE"), value("esp32c3"));
-    let esptool = asked(r#"{"program":"esptool"}"#);
+    assert_eq!(variable(&build(r#"{"chip":"esp32c3"}"#), "DEVICE"), value("esp32c3"));
+    let esptool = build(r#"{"program":"esptool"}"#);
     assert!(esptool.command.is_empty() && words(&esptool).starts_with("--chip auto"));
-    let own = r#"{"program":"flashjob-flasher","image":"registry/flasher:1"}"#;
-    let flash = EspSerial::build(request(own)).expect("built");
+    let program_settings = r#"{"program":"flashjob-flasher","image":"registry/flasher:1"}"#;
+    let flash = EspSerial::build(request(program_settings)).expect("built");
     assert_eq!(
         (flash.image.as_str(), flash.command),
         ("registry/flasher:1", COMMAND.map(literal).into())

@@ -15,8 +15,11 @@ pub const REGISTRY: (&str, &str) = ("firmware-registry", "/etc/flashjob/registry
 ///
 /// # Errors
 /// Neither names an image.
-pub fn image(asked: Option<String>, set: Option<String>) -> Result<String, PluginError> {
-    asked.or(set).ok_or_else(|| {
+pub fn image(
+    request_image: Option<String>,
+    settings_image: Option<String>,
+) -> Result<String, PluginError> {
+    request_image.or(settings_image).ok_or_else(|| {
         PluginError::InvalidRequest(
             "no flash image is configured; set flashImage of the plugin in the operator's \
              configuration, or flashjobPodImage"
@@ -40,8 +43,8 @@ const FINAL: [&str; 7] = [
 /// programs.
 #[must_use]
 pub fn is_message(outcome: &Outcome) -> bool {
-    let said: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();
-    said.is_some_and(|said| ["code", "message"].iter().all(|name| said[name].is_string()))
+    let report: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();
+    report.is_some_and(|report| ["code", "message"].iter().all(|name| report[name].is_string()))
 }
 
 /// Returns the verdict on an ended container, of this program or another one. An exit code of 0 is
@@ -49,13 +52,14 @@ pub fn is_message(outcome: &Outcome) -> bool {
 /// may exit with 0 although the device was not trusted or the transfer broke.
 #[must_use]
 pub fn judge(outcome: Outcome) -> Verdict {
-    let said: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();
+    let report: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();
     let text = |name: &str| {
-        let text = said.as_ref()?.get(name)?.as_str()?;
+        let text = report.as_ref()?.get(name)?.as_str()?;
         (!text.is_empty()).then(|| text.to_owned())
     };
     if outcome.exit_code == Some(0) {
-        let proven = said.as_ref().and_then(|said| said.get("proven")) == Some(&Value::Bool(true));
+        let proven =
+            report.as_ref().and_then(|report| report.get("proven")) == Some(&Value::Bool(true));
         return Verdict::Flashed(if proven { Proof::Pod } else { Proof::ReportedVersion });
     }
     match (text("code"), text("message")) {

@@ -63,7 +63,7 @@ impl Plugin for HttpPush {
             env.push(("EXTERNAL_IP".to_owned(), EnvValue::ExternalAddress));
         }
         let slots = [(settings.login, LOGIN), (settings.registry_access, REGISTRY)];
-        let asked = slots.into_iter().filter(|(is_asked, _)| *is_asked);
+        let needed_slots = slots.into_iter().filter(|(is_asked, _)| *is_asked);
         Ok(FlashPod {
             command: COMMAND.map(literal).into(),
             args: settings.arguments().into_iter().map(literal).collect(),
@@ -76,7 +76,9 @@ impl Plugin for HttpPush {
             },
             needs_ip: fetches,
             user: User::Uid(USER),
-            secrets: asked.map(|(_, (slot, path))| (slot.to_owned(), path.to_owned())).collect(),
+            secrets: needed_slots
+                .map(|(_, (slot, path))| (slot.to_owned(), path.to_owned()))
+                .collect(),
             ..FlashPod::new(image)
         })
     }

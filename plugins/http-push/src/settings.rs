@@ -63,11 +63,11 @@ impl Settings {
         let fault = |path: &str, message: String| {
             PluginError::InvalidSettings(vec![FieldError { path: path.to_owned(), message }])
         };
-        let Ok(Value::Object(given)) = serde_json::from_str(text) else {
+        let Ok(Value::Object(object)) = serde_json::from_str(text) else {
             return Err(fault("", "expected one JSON object".into()));
         };
         let by_type = PRESETS.iter().find(|name| device_type.starts_with(**name)).copied();
-        let name = match given.get("preset") {
+        let name = match object.get("preset") {
             Some(Value::String(name)) => Some(name.as_str()),
             Some(_) => return Err(fault("/preset", "expected the name of a preset".into())),
             None => by_type,
@@ -76,7 +76,7 @@ impl Settings {
             fault("/preset", format!("unknown preset; supported are {}, none", PRESETS.join(", ")))
         })?;
         let Value::Object(mut merged) = base else { return Err(fault("", "no preset".into())) };
-        merged.extend(given);
+        merged.extend(object);
         let settings: Self = flashjob_flash_program::settings::read(&Value::Object(merged))?;
         settings.check()?;
         Ok(settings)
@@ -87,8 +87,8 @@ impl Settings {
         let mut fault = |path: &str, message: &str| {
             faults.push(FieldError { path: path.to_owned(), message: message.to_owned() });
         };
-        let is_one = |text: &Option<String>, known: &[&str]| {
-            text.as_ref().is_none_or(|text| known.contains(&text.as_str()))
+        let is_one = |text: &Option<String>, choices: &[&str]| {
+            text.as_ref().is_none_or(|text| choices.contains(&text.as_str()))
         };
         if !is_one(&self.body, &["raw", "multipart", "url"]) {
             fault("/body", "expected raw, multipart or url");

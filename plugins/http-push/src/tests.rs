@@ -35,9 +35,9 @@ fn arguments(device_type: &str, settings: &str) -> Vec<String> {
 
 #[test]
 fn a_device_type_that_begins_with_a_presets_name_takes_it_and_settings_are_laid_on_top() {
-    let found = arguments("wled-strip", r#"{"versionPointer": "/release"}"#);
+    let words = arguments("wled-strip", r#"{"versionPointer": "/release"}"#);
     for expected in ["--body=multipart", "--field=update", "--version-pointer=/release"] {
-        assert!(found.contains(&expected.to_owned()), "{expected}: {found:?}");
+        assert!(words.contains(&expected.to_owned()), "{expected}: {words:?}");
     }
     assert!(arguments("wled", r#"{"preset": "none"}"#).is_empty());
     assert_eq!(

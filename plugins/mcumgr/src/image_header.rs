@@ -84,7 +84,7 @@ pub fn inspect(file: &FirmwareFile) -> Inspection {
     };
     // imgtool and people write the build after a plus sign.
     let is_asked = header.version.written('+') == *version;
-    let own = if is_asked { version.clone() } else { header.version.to_string() };
+    let reported_version = if is_asked { version.clone() } else { header.version.to_string() };
     let least = header.file_size();
     let refusal = (*size < least).then(|| {
         format!(
@@ -92,7 +92,7 @@ pub fn inspect(file: &FirmwareFile) -> Inspection {
              publish the complete file"
         )
     });
-    Inspection { version: Some(own), refusal, ..Inspection::new() }
+    Inspection { version: Some(reported_version), refusal, ..Inspection::new() }
 }
 
 #[cfg(test)]
@@ -124,14 +124,14 @@ mod tests {
 
     #[test]
     fn the_version_is_the_headers_and_a_build_is_behind_a_dot_or_as_it_was_asked_for() {
-        for (build, asked, expected) in [
+        for (build, requested_version, expected) in [
             (0, "1.2.3", "1.2.3"),
             (0, "2.0.0", "1.2.3"),
             (4, "1.2.3", "1.2.3.4"),
             (4, "1.2.3.4", "1.2.3.4"),
             (4, "1.2.3+4", "1.2.3+4"),
         ] {
-            let inspection = inspected(&header(build), 8192, asked);
+            let inspection = inspected(&header(build), 8192, requested_version);
             assert_eq!(
                 (inspection.version.as_deref(), inspection.refusal),
                 (Some(expected), None)

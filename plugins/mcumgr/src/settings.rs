@@ -23,10 +23,10 @@ impl Settings {
         let fault = |path: &str, message: String| {
             PluginError::InvalidSettings(vec![FieldError { path: path.to_owned(), message }])
         };
-        let Ok(given) = serde_json::from_str(text) else {
+        let Ok(object) = serde_json::from_str(text) else {
             return Err(fault("", "expected one JSON object".into()));
         };
-        let settings: Self = flashjob_flash_program::settings::read(&given)?;
+        let settings: Self = flashjob_flash_program::settings::read(&object)?;
         if settings.image.as_ref().is_some_and(String::is_empty) {
             return Err(fault("/image", "expected the reference of a container image".into()));
         }

@@ -171,7 +171,7 @@ impl Default for Settings {
 impl Settings {
     fn read(text: &str) -> Result<Self, PluginError> {
         let fault = |path: String, message: &str| FieldError { path, message: message.to_owned() };
-        let Ok(Value::Object(given)) = serde_json::from_str(text) else {
+        let Ok(Value::Object(object)) = serde_json::from_str(text) else {
             return Err(PluginError::InvalidSettings(vec![fault(
                 String::new(),
                 "expected one JSON object",
@@ -179,7 +179,7 @@ impl Settings {
         };
         let mut settings = Self::default();
         let mut faults = Vec::new();
-        for (name, value) in given {
+        for (name, value) in object {
             let path = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
             match (name.as_str(), value) {
                 ("runAsRoot", Value::Bool(value)) => settings.run_as_root = value,
@@ -216,8 +216,8 @@ impl Settings {
             (self.certificates, CERTIFICATE_SLOT, CERTIFICATES),
             (self.registry, REGISTRY.0, REGISTRY.1),
         ];
-        let asked = slots.into_iter().filter(|(is_asked, ..)| *is_asked);
-        asked.map(|(_, slot, path)| (slot.to_owned(), path.to_owned())).collect()
+        let needed_slots = slots.into_iter().filter(|(is_asked, ..)| *is_asked);
+        needed_slots.map(|(_, slot, path)| (slot.to_owned(), path.to_owned())).collect()
     }
 }
 

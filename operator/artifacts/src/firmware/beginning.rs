@@ -143,9 +143,9 @@ async fn search_start(
 ) -> Result<Search, RegistryError> {
     let start = source.blob_start(layer, START_BYTES).await?;
     let mut rest = start.as_slice();
-    let (found, end) = find_beginning(&mut rest, most);
-    Ok(match (found, end) {
-        (Some(found), _) => Search::Found(found),
+    let (file, end) = find_beginning(&mut rest, most);
+    Ok(match (file, end) {
+        (Some(file), _) => Search::Found(file),
         // Data that is not an archive fails before its start is used up.
         (None, _) if rest.is_empty() => Search::CutOff,
         (None, Ok(())) => Search::Nothing,
@@ -165,7 +165,7 @@ async fn search_layer(
         tokio::task::spawn_blocking(move || find_beginning(BufReader::new(pieces), most));
     source.forward(layer, to).await?;
     Ok(match searching.await {
-        Ok((Some(found), Ok(()))) => Search::Found(found),
+        Ok((Some(file), Ok(()))) => Search::Found(file),
         Ok((None, Ok(()))) => Search::Nothing,
         Ok((_, Err(_))) | Err(_) => Search::Unreadable,
     })
@@ -314,14 +314,14 @@ mod tests {
             compressed(&archive(&[("etc/readme", b"firmware")])),
         ];
         for part in [Part::Start, Part::Whole] {
-            let found = read(&layers, part).await.expect("read").expect("found");
+            let beginning = read(&layers, part).await.expect("read").expect("found");
             let expected = Beginning {
                 name: "firmware/a.bin".into(),
                 size: 3,
                 bytes: b"new".into(),
                 is_certain: true,
             };
-            assert_eq!(found, expected);
+            assert_eq!(beginning, expected);
         }
         let none = read(&layers[2..], Part::Start).await.expect("read");
         assert_eq!(none, None);
@@ -330,8 +330,8 @@ mod tests {
     #[tokio::test]
     async fn of_a_large_layer_the_start_suffices_and_what_comes_later_is_seen_in_the_whole() {
         let (first, later) = (noise(7, 200 << 10), noise(9, 200 << 10));
-        let plain = archive(&[("firmware/b.bin", &first), ("firmware/a.bin", &later)]);
-        for layer in [compressed(&plain), plain] {
+        let tar = archive(&[("firmware/b.bin", &first), ("firmware/a.bin", &later)]);
+        for layer in [compressed(&tar), tar] {
             let layers = [layer];
             let start = read(&layers, Part::Start).await.expect("read").expect("found");
             assert_eq!((start.name.as_str(), start.size), ("firmware/b.bin", 200 << 10));
@@ -353,9 +353,9 @@ mod tests {
             vec![hidden.clone(), compressed(&above)],
             vec![compressed(&hidden), above.clone()],
         ] {
-            let found = read(&layers, Part::Start).await.expect("read").expect("found");
-            assert_eq!((found.name.as_str(), found.size), ("firmware/a.bin", 200 << 10));
-            assert_eq!((found.bytes.as_slice(), found.is_certain), (&later[..4], true));
+            let beginning = read(&layers, Part::Start).await.expect("read").expect("found");
+            assert_eq!((beginning.name.as_str(), beginning.size), ("firmware/a.bin", 200 << 10));
+            assert_eq!((beginning.bytes.as_slice(), beginning.is_certain), (&later[..4], true));
         }
         assert_eq!(read(&[above], Part::Start).await.expect("read"), None);
     }

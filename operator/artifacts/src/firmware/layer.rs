@@ -71,11 +71,11 @@ pub enum UnreadableLayer {
 /// # Errors
 /// The layer cannot be read to its end, or the file is too large.
 pub fn extract(layer: Vec<u8>) -> Result<Option<File>, UnreadableLayer> {
-    let (mut found, mut too_large) = (None, None);
+    let (mut firmware_file, mut too_large) = (None, None);
     let layer = unpacked(Draining::new(layer))?;
     let walked = walk(layer, |name, file| {
         // The previous file is not the first one by name; free it before reading the next.
-        found = None;
+        firmware_file = None;
         let size = file.size();
         // Another file may still precede this one by name.
         if size > LAYER_BYTES as u64 {
@@ -85,13 +85,13 @@ pub fn extract(layer: Vec<u8>) -> Result<Option<File>, UnreadableLayer> {
         too_large = None;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
         file.read_to_end(&mut bytes)?;
-        found = Some(File { name, bytes });
+        firmware_file = Some(File { name, bytes });
         Ok(())
     });
     match (walked, too_large) {
         (Err(error), _) => Err(UnreadableLayer::Archive(error)),
         (Ok(()), Some(error)) => Err(error),
-        (Ok(()), None) => Ok(found),
+        (Ok(()), None) => Ok(firmware_file),
     }
 }
 
@@ -101,18 +101,18 @@ pub(super) fn find_beginning(
     layer: impl BufRead,
     most: usize,
 ) -> (Option<Found>, Result<(), UnreadableLayer>) {
-    let mut found = None;
+    let mut firmware_file = None;
     let end = unpacked(layer).and_then(|layer| {
         let walked = walk(layer, |name, file| {
             let size = file.size();
             let mut beginning = vec![0; most.min(usize::try_from(size).unwrap_or(usize::MAX))];
             file.read_exact(&mut beginning)?;
-            found = Some(Found { name, size, beginning });
+            firmware_file = Some(Found { name, size, beginning });
             Ok(())
         });
         walked.map_err(UnreadableLayer::Archive)
     });
-    (found, end)
+    (firmware_file, end)
 }
 
 /// Calls `take` for each file whose name sorts before all names so far: the last call gives the

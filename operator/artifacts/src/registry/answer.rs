@@ -5,9 +5,11 @@ use serde::Deserialize;
 use super::error::RegistryError;
 
 /// Turns the error that the object does not exist into `None`.
-pub(crate) fn found<T>(answer: Result<T, RegistryError>) -> Result<Option<T>, RegistryError> {
+pub(crate) fn none_if_absent<T>(
+    answer: Result<T, RegistryError>,
+) -> Result<Option<T>, RegistryError> {
     match answer {
-        Ok(found) => Ok(Some(found)),
+        Ok(object) => Ok(Some(object)),
         Err(error) if error.is_absence() => Ok(None),
         Err(error) => Err(error),
     }

@@ -32,10 +32,10 @@ impl Challenge {
         if !challenge.scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
-        let parameter = |wanted: &str| {
+        let parameter = |key: &str| {
             let mut parameters = challenge.params.iter();
-            let found = parameters.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-            found.map(|(_, value)| value.to_unescaped())
+            let pair = parameters.find(|(name, _)| name.eq_ignore_ascii_case(key));
+            pair.map(|(_, value)| value.to_unescaped())
         };
         Some(Self::Bearer {
             realm: parameter("realm")?,

@@ -112,8 +112,8 @@ impl Repository<'_> {
             && let Some(chunk) =
                 response.chunk().await.map_err(|error| self.unreachable(&error))?
         {
-            let wanted = chunk.len().min(most - bytes.len());
-            bytes.extend_from_slice(&chunk[..wanted]);
+            let length = chunk.len().min(most - bytes.len());
+            bytes.extend_from_slice(&chunk[..length]);
         }
         Ok(bytes)
     }

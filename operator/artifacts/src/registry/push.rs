@@ -73,7 +73,7 @@ impl Repository<'_> {
     ) -> Result<Url, RegistryError> {
         let location = location(started).unwrap_or_default();
         let target = started.url().join(&location).ok();
-        let own = |url: &Url| {
+        let is_own = |url: &Url| {
             url.scheme() == started.url().scheme() && authority(url) == authority(started.url())
         };
         let refused = || RegistryError::Redirect {
@@ -81,7 +81,7 @@ impl Repository<'_> {
             what: what.to_owned(),
             location: location.clone(),
         };
-        target.filter(|url| !location.is_empty() && own(url)).ok_or_else(refused)
+        target.filter(|url| !location.is_empty() && is_own(url)).ok_or_else(refused)
     }
 }
 

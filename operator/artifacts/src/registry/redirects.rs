@@ -47,16 +47,16 @@ impl Repository<'_> {
         let target = location(response)
             .filter(|location| !location.is_empty())
             .and_then(|location| response.url().join(&location).ok());
-        let taken = |target: &Url| {
+        let is_allowed = |target: &Url| {
             let host = authority(target);
             let is_own = host == authority(response.url());
             // A redirect must not lead to this process, its node, or a cloud's metadata service.
             let is_outside = is_own || self.is_configured(&host) || !is_internal(target);
             let scheme =
-                target.scheme() == "https" || target.scheme() == "http" && self.plain(&host);
+                target.scheme() == "https" || target.scheme() == "http" && self.uses_http(&host);
             scheme && is_outside
         };
-        target.filter(taken).ok_or_else(|| self.redirect_refused(response, what))
+        target.filter(is_allowed).ok_or_else(|| self.redirect_refused(response, what))
     }
 
     pub(super) fn redirect_refused(&self, response: &Response, what: &str) -> RegistryError {

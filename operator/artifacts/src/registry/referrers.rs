@@ -5,7 +5,7 @@ use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::answer::{found, read};
+use super::answer::{none_if_absent, read};
 use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Digest;
 use crate::trust::BUNDLE;
@@ -96,7 +96,8 @@ impl Repository<'_> {
     /// without the API.
     async fn referrers_by_tag(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let tag = format!("sha256-{}", digest.hex());
-        let Some((_, bytes)) = found(self.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?
+        let Some((_, bytes)) =
+            none_if_absent(self.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?
         else {
             return Ok(Vec::new());
         };

@@ -309,9 +309,9 @@ async fn a_registry_that_does_not_know_the_list_is_asked_for_the_tag_whatever_it
     let refusals = [400, 404, 405, 406, 501, 301, 303, 307].map(|code| answer(code, ""));
     for instead in answers.chain(refusals) {
         let subject = Digest::of(b"manifest");
-        let told = format!("{instead:?}");
+        let case = format!("{instead:?}");
         let fake = with_referrer(subject.clone(), Some(BUNDLE), Listing::Instead(instead)).await;
-        assert_eq!(bundles(&fake, &subject).await.expect(&told), expected, "{told}");
+        assert_eq!(bundles(&fake, &subject).await.expect(&case), expected, "{case}");
     }
 }
 
@@ -406,7 +406,7 @@ async fn an_upload_that_is_sent_elsewhere_is_refused_before_anything_goes_there(
 
 #[tokio::test]
 async fn a_push_asks_for_a_token_that_may_push_where_the_registry_names_no_scope() {
-    let fake = Fake::start(|own, path, authorization| match (path, authorization) {
+    let fake = Fake::start(|host, path, authorization| match (path, authorization) {
         (path, _) if path.starts_with("/token") => answer(
             200,
             format!(r#"{{"token":"{}"}}"#, if path.contains("push") { "push" } else { "pull" }),
@@ -423,19 +423,19 @@ async fn a_push_asks_for_a_token_that_may_push_where_the_registry_names_no_scope
         _ => with(
             answer(401, ""),
             "www-authenticate",
-            format!(r#"Bearer realm="http://{own}/token""#),
+            format!(r#"Bearer realm="http://{host}/token""#),
         ),
     })
     .await;
     let pushed = push(&fake, &credentials()).await;
     assert!(pushed.is_ok(), "{pushed:?}");
-    let asked = fake.asked();
-    let puts: Vec<&str> = asked
+    let requests = fake.asked();
+    let puts: Vec<&str> = requests
         .iter()
         .map(|(path, _)| path.as_str())
         .filter(|path| path.contains("state=x&digest=sha256"))
         .collect();
-    assert_eq!(puts.len(), 1, "the blob, once: {asked:?}");
+    assert_eq!(puts.len(), 1, "the blob, once: {requests:?}");
 }
 
 #[test]

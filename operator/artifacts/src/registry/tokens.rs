@@ -49,7 +49,8 @@ impl Repository<'_> {
             headers.filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse);
         let authorization = match challenges.next() {
             Some(Challenge::Basic) => {
-                let password = self.credentials.filter(|own| own.identity_token().is_none());
+                let password =
+                    self.credentials.filter(|credentials| credentials.identity_token().is_none());
                 password.map(challenge::basic)
             }
             Some(Challenge::Bearer { realm, service, scope }) => {
@@ -79,15 +80,15 @@ impl Repository<'_> {
         let host = authority(&url);
         // The same host on another port is another service: it gets nothing unless tokenHosts
         // lists it.
-        let own = authority(&self.url("")?) == host
+        let is_own = authority(&self.url("")?) == host
             || canonical_host(&self.host) == "docker.io" && host == DOCKER_HUB_TOKENS;
-        let listed = self.config.is_some_and(|config| {
+        let is_listed = self.config.is_some_and(|config| {
             config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host))
         });
-        if !(own || listed) {
+        if !(is_own || is_listed) {
             return Err(foreign());
         }
-        if url.scheme() != "https" && !(url.scheme() == "http" && self.plain(&host)) {
+        if url.scheme() != "https" && !(url.scheme() == "http" && self.uses_http(&host)) {
             return Err(RegistryError::InsecureRealm {
                 host: self.host.clone(),
                 realm: realm.to_owned(),

@@ -36,36 +36,36 @@ pub async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
     unpack(&files, &unpacked)?;
     let digests =
         files.iter().filter_map(|(name, _)| digest(name)).map(|digest| digest.to_string());
-    for wanted in digests.take(2).chain(["0.1.0".to_owned()]) {
+    for tag_or_digest in digests.take(2).chain(["0.1.0".to_owned()]) {
         assert_eq!(
-            ask(&archive, &wanted).await,
-            ask(&unpacked, &wanted).await,
-            "archive and folder differ in {wanted}"
+            ask(&archive, &tag_or_digest).await,
+            ask(&unpacked, &tag_or_digest).await,
+            "archive and folder differ in {tag_or_digest}"
         );
     }
     Ok(())
 }
 
 /// Reads everything from a layout that is needed to obtain an artifact.
-async fn ask(path: &Path, wanted: &str) -> Outcome {
+async fn ask(path: &Path, tag_or_digest: &str) -> Outcome {
     let mut source = Source(Place::Layout(Layout::new(path)));
     let reason = |error: RegistryError| error.reason();
-    let (own, bytes) =
-        source.manifest_bytes(wanted, None, MANIFEST_BYTES).await.map_err(reason)?;
-    assert_eq!(Digest::of(&bytes), own, "a manifest has its digest");
+    let (digest, bytes) =
+        source.manifest_bytes(tag_or_digest, None, MANIFEST_BYTES).await.map_err(reason)?;
+    assert_eq!(Digest::of(&bytes), digest, "a manifest has its digest");
     let manifest = image_manifest(&bytes, "the manifest").map_err(reason)?;
     let Some(layer) = manifest.layers.first() else { return Err("no layer") };
     let layer = layer_of(layer, "the manifest", LIMIT).map_err(reason)?;
     let content = source.blob(&layer).await.map_err(reason)?;
     assert!(content.len() <= LIMIT, "a blob of {} bytes is read", content.len());
     assert_eq!(Digest::of(&content), layer.digest, "a blob has its digest");
-    let mut found = Vec::new();
+    let mut counts = Vec::new();
     for form in every_form() {
-        let signatures = source.signatures(&own, form).await.map_err(reason);
+        let signatures = source.signatures(&digest, form).await.map_err(reason);
         assert!(signatures.as_ref().map_or(0, Vec::len) <= SIGNATURES, "{signatures:?}");
-        found.push(signatures.map(|found| found.len()));
+        counts.push(signatures.map(|list| list.len()));
     }
-    Ok((own, layer.digest, found))
+    Ok((digest, layer.digest, counts))
 }
 
 /// Splits the input into files at empty lines; each begins with a line that has its name. Accepts

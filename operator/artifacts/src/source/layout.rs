@@ -13,7 +13,7 @@ use oci_client::manifest::OciImageManifest;
 use serde::Deserialize;
 
 use crate::reference::LAYOUT;
-use crate::registry::{Index, MANIFEST_BYTES, Referrer, SIGNATURE_BYTES, found, read};
+use crate::registry::{Index, MANIFEST_BYTES, Referrer, SIGNATURE_BYTES, none_if_absent, read};
 use crate::trust::BUNDLE;
 use crate::{Digest, RegistryError};
 use blobs::{REFERRER_BYTES, REFERRERS, blob};
@@ -83,12 +83,12 @@ impl Layout {
     /// Reads a manifest by its tag in the index, or by its digest.
     pub async fn manifest_bytes(
         &mut self,
-        wanted: &str,
+        tag_or_digest: &str,
         limit: usize,
     ) -> Result<(Digest, Vec<u8>), RegistryError> {
-        let digest = match wanted.parse() {
+        let digest = match tag_or_digest.parse() {
             Ok(digest) => digest,
-            Err(_) => self.tagged(wanted).await?,
+            Err(_) => self.tagged(tag_or_digest).await?,
         };
         let bytes = self.blob(&digest, limit).await?;
         Ok((digest, bytes))
@@ -110,7 +110,8 @@ impl Layout {
         digest: &Digest,
         tag: &str,
     ) -> Result<Option<Vec<u8>>, RegistryError> {
-        if let Some((_, bytes)) = found(self.manifest_bytes(tag, SIGNATURE_BYTES).await)? {
+        if let Some((_, bytes)) = none_if_absent(self.manifest_bytes(tag, SIGNATURE_BYTES).await)?
+        {
             return Ok(Some(bytes));
         }
         let Some(saved) = self.saved_signatures(digest).await? else { return Ok(None) };
@@ -123,12 +124,13 @@ impl Layout {
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let mut referrers = self.with_subject(digest).await?;
         let tag = format!("sha256-{}", digest.hex());
-        if let Some((_, bytes)) = found(self.manifest_bytes(&tag, SIGNATURE_BYTES).await)? {
+        if let Some((_, bytes)) = none_if_absent(self.manifest_bytes(&tag, SIGNATURE_BYTES).await)?
+        {
             referrers
                 .extend(read::<Index>(&bytes, &self.what(&tag))?.manifests.into_iter().flatten());
         }
         let mut saved = self.saved_referrers(digest).await?;
-        saved.retain(|blob| referrers.iter().all(|known| known.digest != blob.digest));
+        saved.retain(|blob| referrers.iter().all(|referrer| referrer.digest != blob.digest));
         referrers.extend(saved);
         Ok(referrers)
     }
@@ -160,10 +162,10 @@ impl Layout {
     async fn one(
         &mut self,
         holds: impl Fn(&Entry) -> bool,
-        wanted: &str,
+        tag_or_digest: &str,
         several: &str,
     ) -> Result<Option<Digest>, RegistryError> {
-        let what = self.what(wanted);
+        let what = self.what(tag_or_digest);
         let form = |message: String| RegistryError::Form { what: what.clone(), message };
         let mut digests: Vec<String> = self
             .index()
@@ -217,9 +219,9 @@ impl Layout {
     }
 
     /// Reads files of the layout, and omits those that do not exist.
-    async fn files(&self, wanted: Wanted) -> Result<Files, RegistryError> {
+    async fn files(&self, limits: Wanted) -> Result<Files, RegistryError> {
         self.reading(move |path| {
-            if path.is_dir() { files::read(path, &wanted) } else { archive::read(path, &wanted) }
+            if path.is_dir() { files::read(path, &limits) } else { archive::read(path, &limits) }
         })
         .await
     }
@@ -245,9 +247,9 @@ impl Layout {
         RegistryError::NotInLayout { path: self.path.clone(), what: what.to_owned() }
     }
 
-    pub fn what(&self, wanted: &str) -> String {
-        let separator = if wanted.contains(':') { '@' } else { ':' };
-        format!("{LAYOUT}://{}{separator}{wanted}", self.path.display())
+    pub fn what(&self, tag_or_digest: &str) -> String {
+        let separator = if tag_or_digest.contains(':') { '@' } else { ':' };
+        format!("{LAYOUT}://{}{separator}{tag_or_digest}", self.path.display())
     }
 }
 

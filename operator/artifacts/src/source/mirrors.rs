@@ -3,7 +3,7 @@
 //! requests to registries.
 
 use crate::config::RegistryConfig;
-use crate::registry::{Layer, Receive, Referrer, Repository, found};
+use crate::registry::{Layer, Receive, Referrer, Repository, none_if_absent};
 use crate::{Digest, Logins, Reference, RegistryError};
 
 /// Repository in the registry itself, and the same repository in its mirrors.
@@ -66,13 +66,13 @@ impl<'a> Mirrored<'a> {
     /// Returns the manifest from the first place that has it.
     pub async fn manifest_bytes(
         &mut self,
-        wanted: &str,
+        tag_or_digest: &str,
         expected: Option<&Digest>,
         limit: usize,
     ) -> Result<(Digest, Vec<u8>), RegistryError> {
         let mut turn = Turn::default();
         loop {
-            match self.places[turn.at].manifest_bytes(wanted, expected, limit).await {
+            match self.places[turn.at].manifest_bytes(tag_or_digest, expected, limit).await {
                 Ok(manifest) => return Ok(manifest),
                 Err(error) => self.try_next(&mut turn, error)?,
             }
@@ -122,7 +122,7 @@ impl<'a> Mirrored<'a> {
                 Ok(referrers) => return Ok(referrers),
                 Err(error) => error,
             };
-            if found(self.try_next(&mut turn, error))?.is_none() {
+            if none_if_absent(self.try_next(&mut turn, error))?.is_none() {
                 return Ok(Vec::new());
             }
         }
@@ -145,7 +145,9 @@ impl<'a> Mirrored<'a> {
         Ok(())
     }
 
-    pub fn what(&self, wanted: &str) -> String {
-        self.places.last().map_or_else(|| wanted.to_owned(), |registry| registry.what(wanted))
+    pub fn what(&self, tag_or_digest: &str) -> String {
+        self.places
+            .last()
+            .map_or_else(|| tag_or_digest.to_owned(), |registry| registry.what(tag_or_digest))
     }
 }

@@ -7,7 +7,7 @@ use oci_client::manifest::OciImageManifest;
 
 use super::{Place, Source};
 use crate::config::SignatureForm;
-use crate::registry::{SIGNATURE_BYTES, SIGNATURES, found, layer_of, read};
+use crate::registry::{SIGNATURE_BYTES, SIGNATURES, layer_of, none_if_absent, read};
 use crate::trust::{Attached, BUNDLE, Signature};
 use crate::{Digest, RegistryError};
 
@@ -40,7 +40,7 @@ impl Source<'_> {
         let tag = format!("sha256-{}.sig", digest.hex());
         let manifest = match &mut self.0 {
             Place::Registry(mirrored) => {
-                found(mirrored.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?
+                none_if_absent(mirrored.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?
                     .map(|(_, bytes)| bytes)
             }
             Place::Layout(layout) => layout.simple_signatures(digest, &tag).await?,

@@ -198,7 +198,7 @@ fn bundle_of(signature: &[u8], attached: &Attached) -> Result<Bundle, Finding> {
         .bundle
         .as_deref()
         .ok_or_else(|| missing("inclusion promise of a transparency log"))?;
-    let made = || -> Result<Bundle, String> {
+    let build_bundle = || -> Result<Bundle, String> {
         let mut certificates = pem("certificate", certificate)?;
         if certificates.len() != 1 {
             return Err(format!(
@@ -239,7 +239,7 @@ fn bundle_of(signature: &[u8], attached: &Attached) -> Result<Bundle, Finding> {
         serde_json::from_value(bundle)
             .map_err(|error| format!("its annotations cannot be read: {error}"))
     };
-    made().map_err(Finding::Tampered)
+    build_bundle().map_err(Finding::Tampered)
 }
 
 fn pem(what: &str, text: &str) -> Result<Vec<Value>, String> {

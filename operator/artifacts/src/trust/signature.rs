@@ -198,7 +198,7 @@ fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Findi
         let named = bundle
             .verification_material
             .public_key
-            .is_some_and(|key| keys.iter().any(|known| known.hint == key.hint));
+            .is_some_and(|key| keys.iter().any(|trusted_key| trusted_key.hint == key.hint));
         return if named {
             Err("it names a trusted key, but was not made with that key".to_owned())
         } else {

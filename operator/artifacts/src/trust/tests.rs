@@ -30,8 +30,8 @@ fn verdict(trust: &[TrustEntry], signatures: &[Signature]) -> Result<bool, Trust
 #[test]
 fn nothing_matching_means_refused() {
     assert!(verify(artifact(REFERENCE), &[], true, &[]).is_err());
-    let others = [entry("harbor.example.evil/**"), entry("harbor.example/flash/**")];
-    assert!(verify(artifact(REFERENCE), &others, true, &[]).is_err());
+    let other_entries = [entry("harbor.example.evil/**"), entry("harbor.example/flash/**")];
+    assert!(verify(artifact(REFERENCE), &other_entries, true, &[]).is_err());
     for pattern in
         ["harbor.example/**", "harbor.example/flashjob/*", "harbor.example/flashjob/esp32"]
     {

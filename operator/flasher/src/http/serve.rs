@@ -79,8 +79,8 @@ pub(super) async fn fetched(
         .or_else(|_| Url::parse(&format!("http://[{address}]:{}{path}", options.port)))
         .map_err(|error| bad("cannot build the URL of the firmware").because(error))?;
     let encoded: String = url::form_urlencoded::byte_serialize(url.as_str().as_bytes()).collect();
-    let told = request(options, endpoint, &options.path.replace(URL, &encoded), login)?;
-    let answer = told.send().await.map_err(|error| {
+    let url_request = request(options, endpoint, &options.path.replace(URL, &encoded), login)?;
+    let answer = url_request.send().await.map_err(|error| {
         let message = format!("device {endpoint} does not answer");
         AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
     });
@@ -129,14 +129,14 @@ async fn serve(State(served): State<Served>) -> Result<impl IntoResponse, Status
 }
 
 async fn wait(options: &Http, endpoint: &Endpoint, served: &Served) -> Result<(), AttemptFailure> {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     loop {
         let bytes = served.bytes();
         if bytes >= served.firmware.size() {
             sleep(LEAVE).await;
             return Ok(());
         }
-        let waited = begun.elapsed();
+        let waited = started_at.elapsed();
         if bytes == 0 && waited >= options.callback_timeout {
             let limit = options.callback_timeout;
             let message = format!(

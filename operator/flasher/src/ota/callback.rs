@@ -57,7 +57,7 @@ pub(super) struct Callback {
 /// Requests so far, for the message of a failure.
 #[derive(Default)]
 struct Record {
-    asked: u32,
+    requests: u32,
     /// True once the device has answered.
     answered: bool,
     answer: Option<String>,
@@ -105,7 +105,7 @@ impl Callback {
     ) -> Result<Caller, AttemptFailure> {
         let end = Instant::now() + self.limit;
         let (client, update) = (client()?, self.endpoint.at("/update")?);
-        let own = match self.only_from_endpoint {
+        let device_addresses = match self.only_from_endpoint {
             true => Some(self.endpoint.addresses().await),
             false => None,
         };
@@ -118,7 +118,7 @@ impl Callback {
             // the device's.
             let asks = request.is_terminated()
                 && greetings.is_empty()
-                && (record.asked == 0 || next + self.again <= end);
+                && (record.requests == 0 || next + self.again <= end);
             tokio::select! {
                 biased;
                 Some(greeted) = greetings.next() => match greeted {
@@ -133,7 +133,7 @@ impl Callback {
                 {
                     // Ignore a connection that ended before it was accepted.
                     if let Ok((stream, from)) = accepted {
-                        greetings.push(greet(stream, from, own.as_deref(), acceptor));
+                        greetings.push(greet(stream, from, device_addresses.as_deref(), acceptor));
                     }
                 }
                 answer = &mut request => {
@@ -142,7 +142,7 @@ impl Callback {
                     pause = (pause * 3 / 2).min(self.again * LONGEST_PAUSE);
                 }
                 () = tokio::time::sleep_until(next), if asks => {
-                    record.asked += 1;
+                    record.requests += 1;
                     request.set(self.ask(&client, update.clone()).fuse());
                 }
                 () = tokio::time::sleep_until(end), if greetings.is_empty() => {
@@ -195,7 +195,7 @@ impl Record {
                 format!("it did not answer: {cause}")
             }
         };
-        tracing::info!(%endpoint, asked = self.asked, "requested the update: {answer}");
+        tracing::info!(%endpoint, asked = self.requests, "requested the update: {answer}");
         self.answer = Some(answer);
         Ok(())
     }
@@ -213,7 +213,7 @@ impl Record {
         let Callback { endpoint, limit, address, .. } = callback;
         let mut text = format!(
             "device {endpoint} did not call {address} within {limit:?}: asked {} times",
-            self.asked
+            self.requests
         );
         if let Some(answer) = &self.answer {
             text += &format!("; the last time {answer}");
@@ -232,11 +232,11 @@ impl Record {
 async fn greet(
     stream: TcpStream,
     from: SocketAddr,
-    own: Option<&[IpAddr]>,
+    device_addresses: Option<&[IpAddr]>,
     acceptor: &TlsAcceptor,
 ) -> Result<Caller, Broken> {
     let from = from.ip().to_canonical();
-    if own.is_some_and(|own| !own.contains(&from)) {
+    if device_addresses.is_some_and(|addresses| !addresses.contains(&from)) {
         return Err(Broken::Stranger(from));
     }
     let greeted = tokio::time::timeout(GREETING, async {

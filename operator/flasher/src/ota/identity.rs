@@ -25,7 +25,7 @@ pub(super) fn acceptor(folder: &Path) -> Result<TlsAcceptor, AttemptFailure> {
                 "no server certificate found; using a self-signed one, which devices that verify \
                  it reject"
             );
-            made()?
+            create_certificate()?
         }
         (_, has_key) => {
             let missing = if has_key { &certificate } else { &key };
@@ -59,13 +59,15 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerCertificate, AttemptFail
     Ok((chain, key))
 }
 
-fn made() -> Result<ServerCertificate, AttemptFailure> {
+fn create_certificate() -> Result<ServerCertificate, AttemptFailure> {
     let failed = |error: rcgen::Error| {
         AttemptFailure::new(Code::BadConfiguration, "cannot create a certificate").because(error)
     };
-    let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).map_err(failed)?;
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|words| {
-        AttemptFailure::new(Code::BadConfiguration, "cannot create a certificate").because(words)
-    })?;
-    Ok((vec![made.cert.der().clone()], key))
+    let certificate = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).map_err(failed)?;
+    let key =
+        PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).map_err(|words| {
+            AttemptFailure::new(Code::BadConfiguration, "cannot create a certificate")
+                .because(words)
+        })?;
+    Ok((vec![certificate.cert.der().clone()], key))
 }

@@ -27,7 +27,7 @@ pub(super) async fn send(
     stall: Duration,
 ) -> Result<(), AttemptFailure> {
     let total = firmware.size();
-    let (mut sent, mut said) = (0_u64, 0);
+    let (mut sent, mut logged_step) = (0_u64, 0);
     let stream = &mut caller.stream;
     let patience = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(stream.get_ref().0, patience) {
@@ -38,8 +38,8 @@ pub(super) async fn send(
         moved(written, sent, stall)?;
         sent += chunk.len() as u64;
         let percent = sent * 100 / total.max(1);
-        if percent / STEP > said {
-            said = percent / STEP;
+        if percent / STEP > logged_step {
+            logged_step = percent / STEP;
             tracing::info!(bytes = sent, total, percent, "sending");
         }
     }

@@ -118,11 +118,11 @@ impl Header {
         if [chip.id(), ANY_CHIP].contains(&self.chip) {
             return Ok(());
         }
-        let meant = Chip::try_from(self.chip)
+        let target = Chip::try_from(self.chip)
             .map_or_else(|_| format!("chip number {}", self.chip), |chip| chip.to_string());
         let message = format!(
-            "firmware {} is for {meant}, but the chip is {chip}; connect the right chip, or build \
-             the firmware for this one",
+            "firmware {} is for {target}, but the chip is {chip}; connect the right chip, or \
+             build the firmware for this one",
             image.reference
         );
         Err(AttemptFailure::new(Code::WrongChip, message))
@@ -132,8 +132,8 @@ impl Header {
 /// Returns the chip whose name a device type begins with, in any spelling: `ESP32-C3-Mini` is an
 /// esp32c3. None if it names no chip.
 pub(super) fn chip_of(device: &str) -> Option<Chip> {
-    let plain = device.to_ascii_lowercase().replace(['-', '_'], "");
-    (0..=plain.len()).rev().find_map(|end| plain.get(..end)?.parse().ok())
+    let name = device.to_ascii_lowercase().replace(['-', '_'], "");
+    (0..=name.len()).rev().find_map(|end| name.get(..end)?.parse().ok())
 }
 
 #[cfg(test)]

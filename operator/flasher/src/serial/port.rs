@@ -93,8 +93,8 @@ fn usb(path: &Path) -> UsbPortInfo {
     }
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let ports = serialport::available_ports().unwrap_or_default();
-    let own = ports.into_iter().find(|port| Path::new(&port.port_name) == path);
-    match own.map(|port| port.port_type) {
+    let listed_port = ports.into_iter().find(|port| Path::new(&port.port_name) == path);
+    match listed_port.map(|port| port.port_type) {
         Some(SerialPortType::UsbPort(usb)) => usb,
         _ => none,
     }

@@ -193,8 +193,8 @@ impl World {
 }
 
 fn serve(content: &Content, path: &str) -> Answer {
-    let found = content.iter().find(|(end, _)| path.ends_with(end.as_str()));
-    found.map_or_else(|| answer(404, ""), |(_, bytes)| answer(200, bytes.clone()))
+    let entry = content.iter().find(|(end, _)| path.ends_with(end.as_str()));
+    entry.map_or_else(|| answer(404, ""), |(_, bytes)| answer(200, bytes.clone()))
 }
 
 /// Returns the options that a plugin sets, with the timeouts of a test.

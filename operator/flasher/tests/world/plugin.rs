@@ -35,8 +35,8 @@ impl DeviceRequest {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let content = Arc::new(index(vec![image(device_type, "firmware/a.bin", file)]));
         let registry = Fake::start(move |_, path, _| {
-            let found = content.iter().find(|(end, _)| path.ends_with(end.as_str()));
-            found.map_or_else(|| answer(404, ""), |(_, bytes)| answer(200, bytes.clone()))
+            let entry = content.iter().find(|(end, _)| path.ends_with(end.as_str()));
+            entry.map_or_else(|| answer(404, ""), |(_, bytes)| answer(200, bytes.clone()))
         })
         .await;
         let folder = tempfile::tempdir().expect("a folder");
@@ -83,9 +83,9 @@ impl DeviceRequest {
     /// Returns the command that the plugin builds, with these words appended. Variables are passed
     /// as options, because all tests share one process.
     pub fn command<P: Plugin>(&self, address: &str, more: &[String]) -> Command {
-        let (own, variables) = self.container::<P>(address);
+        let (arguments, variables) = self.container::<P>(address);
         let mut words = vec!["flashjob-flasher".to_owned()];
-        words.extend(own);
+        words.extend(arguments);
         for (name, value) in variables {
             let option = match name.as_str() {
                 "FIRMWARE" => "--firmware",
@@ -106,10 +106,10 @@ impl DeviceRequest {
 
     /// Returns the program as the container runs it, after these words.
     pub fn program<P: Plugin>(&self, address: &str, before: &[&str]) -> Program {
-        let (own, variables) = self.container::<P>(address);
+        let (arguments, variables) = self.container::<P>(address);
         let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
         words.push(env!("CARGO_BIN_EXE_flashjob-flasher").to_owned());
-        words.extend(own);
+        words.extend(arguments);
         let mut program = Program::new(words.remove(0));
         program.args(words).env_clear().envs(variables);
         program.stdout(Stdio::piped()).stderr(Stdio::piped());

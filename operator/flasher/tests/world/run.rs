@@ -64,11 +64,11 @@ impl Run {
 
     /// Waits until the program ends.
     pub async fn ends(mut self) -> Ended {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         let code = loop {
             match self.child.try_wait().expect("waited") {
                 Some(status) => break status.code(),
-                None => assert!(begun.elapsed() < LIMIT, "it goes on: {}", self.output()),
+                None => assert!(started_at.elapsed() < LIMIT, "it goes on: {}", self.output()),
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
@@ -80,9 +80,9 @@ impl Run {
 
 /// Waits until a condition holds, which `what` describes.
 pub async fn until(holds: impl Fn() -> bool, what: impl Fn() -> String) {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < LIMIT, "never: {}", what());
+        assert!(started_at.elapsed() < LIMIT, "never: {}", what());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -10,7 +10,7 @@ const LIST: usize = 1024;
 
 /// Counts the bytes that an answer uses.
 pub(super) struct Bounds {
-    left: usize,
+    remaining_bytes: usize,
     limit: usize,
 }
 
@@ -20,7 +20,7 @@ fn rejected<T>(message: String) -> Result<T, CallError> {
 
 impl Bounds {
     pub fn new(limit: usize) -> Self {
-        Self { left: limit, limit }
+        Self { remaining_bytes: limit, limit }
     }
 
     /// Takes a text. Control characters would reach logs and terminals, so only line breaks and
@@ -37,10 +37,10 @@ impl Bounds {
                 text.len()
             ));
         }
-        let Some(left) = self.left.checked_sub(text.len()) else {
+        let Some(remaining_bytes) = self.remaining_bytes.checked_sub(text.len()) else {
             return rejected(format!("it is larger than {} bytes", self.limit));
         };
-        self.left = left;
+        self.remaining_bytes = remaining_bytes;
         if text.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\t' | '\r'))
         {
             return rejected(format!("{field} has control characters"));
@@ -153,8 +153,8 @@ pub(super) fn unique(
     field: &str,
     mut names: impl Iterator<Item = String>,
 ) -> Result<(), CallError> {
-    let mut seen = HashSet::new();
-    match names.find(|name| !seen.insert(name.clone())) {
+    let mut entries = HashSet::new();
+    match names.find(|name| !entries.insert(name.clone())) {
         Some(name) => rejected(format!("{field} has the duplicate entry {name}")),
         None => Ok(()),
     }

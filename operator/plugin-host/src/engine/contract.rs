@@ -99,7 +99,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
 
 /// Returns true for the contract's own imports, of any version.
 pub(super) fn is_own_import(import: &str) -> bool {
-    IMPORTS.iter().any(|own| import.starts_with(own))
+    IMPORTS.iter().any(|prefix| import.starts_with(prefix))
 }
 
 /// Returns the version with which a component is called: the latest supported one that it exports.
@@ -138,6 +138,6 @@ pub(super) fn version_of(
 /// Returns the supported versions as text for people.
 fn served() -> String {
     let numbers = SERVED.map(|version| version.number);
-    let (last, others) = numbers.split_last().unwrap_or((&"", &[]));
-    format!("{} and {last}", others.join(", "))
+    let (last, rest) = numbers.split_last().unwrap_or((&"", &[]));
+    format!("{} and {last}", rest.join(", "))
 }

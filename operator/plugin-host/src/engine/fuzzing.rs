@@ -32,13 +32,13 @@ fn convert(source: &mut Unstructured<'_>) -> Result<()> {
             }
         }
         2 => {
-            let said = match verdict(any_verdict(source)?, &mut bounds) {
+            let reason = match verdict(any_verdict(source)?, &mut bounds) {
                 Ok(crate::types::Verdict::Retry(text) | crate::types::Verdict::GiveUp(text)) => {
                     text
                 }
                 _ => String::new(),
             };
-            assert!(said.len() <= LIMIT && !said.chars().any(char::is_control), "{said:?}");
+            assert!(reason.len() <= LIMIT && !reason.chars().any(char::is_control), "{reason:?}");
         }
         _ => {
             if let Ok(error) = plugin_error(any_error(source)?, &mut bounds) {

@@ -61,14 +61,14 @@ pub(super) enum Stopped {
 
 /// Bounds the sum of all linear memories of one call.
 pub(super) struct MemoryLimit {
-    left: usize,
+    remaining_bytes: usize,
     /// Memory that the call uses, in bytes; it only grows.
     pub used: usize,
 }
 
 impl MemoryLimit {
     pub fn new(limits: &Limits) -> Self {
-        Self { left: limits.memory, used: 0 }
+        Self { remaining_bytes: limits.memory, used: 0 }
     }
 }
 
@@ -80,7 +80,7 @@ impl ResourceLimiter for MemoryLimit {
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current);
-        self.left = self.left.checked_sub(more).ok_or(Stopped::Memory)?;
+        self.remaining_bytes = self.remaining_bytes.checked_sub(more).ok_or(Stopped::Memory)?;
         self.used += more;
         Ok(true)
     }

@@ -97,15 +97,15 @@ async fn plugins_in_go_and_javascript_answer_every_question() {
 async fn what_loops_waits_or_talks_without_end_is_stopped_in_every_language() {
     for name in ["hostile-go", "hostile-javascript"] {
         let (engine, plugin) = plugin(name).await;
-        let told = |settings| engine.call(&plugin, Call::ValidateSettings(settings));
-        let looped = told("loop").await;
+        let validate = |settings| engine.call(&plugin, Call::ValidateSettings(settings));
+        let looped = validate("loop").await;
         assert!(matches!(looped, Err(CallError::TimedOut { .. })), "{name}: {looped:?}");
-        let flooded = told("flood").await;
+        let flooded = validate("flood").await;
         assert!(
             matches!(&flooded, Err(CallError::LimitReached(text)) if text.contains("lines")),
             "{name}: {flooded:?}"
         );
-        told("say").await.expect("a little may be said");
+        validate("say").await.expect("a little may be said");
     }
     let (engine, plugin) = plugin("hostile-go").await;
     let slept = engine.call(&plugin, Call::ValidateSettings("sleep")).await;

@@ -20,7 +20,7 @@ impl Health {
     pub fn pause(&self, now: Instant) -> Option<Duration> {
         self.paused_until
             .and_then(|until| until.checked_duration_since(now))
-            .filter(|left| !left.is_zero())
+            .filter(|rest| !rest.is_zero())
     }
 
     /// Records an answer of any kind.

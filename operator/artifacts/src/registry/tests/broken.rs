@@ -52,8 +52,8 @@ async fn an_answer_that_is_no_manifest_is_refused_by_the_name_of_what_was_asked_
         "[".repeat(100_000),
     ];
     for body in nonsense {
-        let (own, what) = (body.clone(), body.chars().take(80).collect::<String>());
-        let fake = Fake::start(move |_, _, _| answer(200, own.clone())).await;
+        let (content, what) = (body.clone(), body.chars().take(80).collect::<String>());
+        let fake = Fake::start(move |_, _, _| answer(200, content.clone())).await;
         let (reason, message, transient) = failure(&fake).await;
         assert_eq!((reason, transient), ("UnexpectedContent", false), "{what}: {message}");
         assert!(message.starts_with(&format!("{}/a/b:1 ", fake.host)), "{what}: {message}");
@@ -215,7 +215,7 @@ async fn the_usual_variables_name_a_proxy_and_who_is_reached_without() {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let proxy = format!("http://{}", listener.local_addr().expect("an address"));
-        let (first, seen) = tokio::sync::oneshot::channel();
+        let (first, receiver) = tokio::sync::oneshot::channel();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             let mut request = vec![0; 4096];
@@ -239,7 +239,7 @@ async fn the_usual_variables_name_a_proxy_and_who_is_reached_without() {
         let output = child.output().await.expect("it runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         if proxied {
-            let request = seen.await.expect("the proxy was asked");
+            let request = receiver.await.expect("the proxy was asked");
             assert!(request.starts_with("CONNECT registry.invalid:443 "), "{request}");
             assert!(
                 !request.to_lowercase().contains("cm9ib3q6"),

@@ -14,25 +14,25 @@ const BLOB: &[u8] = b"a component that comes in several parts";
 async fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<Option<String>>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let host = listener.local_addr().expect("an address").to_string();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let seen = asked.clone();
+    let ranges = Arc::new(Mutex::new(Vec::new()));
+    let range_log = ranges.clone();
     tokio::spawn(async move {
         let mut number = 0;
         while let Ok((stream, _)) = listener.accept().await {
             let mut stream = BufReader::new(stream);
             let (mut line, mut range) = (String::new(), None);
             while stream.read_line(&mut line).await.is_ok_and(|read| read > 2) {
-                let wanted = line.to_lowercase();
-                range = wanted.strip_prefix("range:").map(|of| of.trim().to_owned()).or(range);
+                let header = line.to_lowercase();
+                range = header.strip_prefix("range:").map(|of| of.trim().to_owned()).or(range);
                 line.clear();
             }
-            seen.lock().expect("not poisoned").push(range);
+            range_log.lock().expect("not poisoned").push(range);
             let answer = &answers[number.min(answers.len() - 1)];
             let _ = stream.write_all(answer).await;
             number += 1;
         }
     });
-    (host, asked)
+    (host, ranges)
 }
 
 /// An answer that announces everything from `from` on, and breaks off before `to`.
@@ -76,15 +76,15 @@ async fn start(host: &str, most: usize) -> Result<Vec<u8>, RegistryError> {
 async fn of_the_start_of_a_blob_no_more_is_asked_for_and_no_more_is_read() {
     // The second server does not support ranges, and both break off after the requested bytes.
     for answer in [part(0, 12), whole(12), whole(BLOB.len())] {
-        let (host, asked) = serve(vec![answer]).await;
+        let (host, ranges) = serve(vec![answer]).await;
         assert_eq!(start(&host, 10).await.expect("fetched"), BLOB[..10]);
-        let asked = asked.lock().expect("not poisoned");
-        assert_eq!(*asked, [Some("bytes=0-9".to_owned())]);
+        let ranges = ranges.lock().expect("not poisoned");
+        assert_eq!(*ranges, [Some("bytes=0-9".to_owned())]);
     }
-    let (host, asked) = serve(vec![whole(BLOB.len())]).await;
+    let (host, ranges) = serve(vec![whole(BLOB.len())]).await;
     assert_eq!(start(&host, 1 << 20).await.expect("fetched"), BLOB);
     assert_eq!(start(&host, 0).await.expect("nothing"), b"");
-    assert_eq!(asked.lock().expect("not poisoned").len(), 1);
+    assert_eq!(ranges.lock().expect("not poisoned").len(), 1);
     let (host, _) = serve(vec![part(5, 12)]).await;
     let error = start(&host, 10).await.expect_err("a range other than");
     assert!(matches!(error, RegistryError::Form { .. }), "{error}");
@@ -92,10 +92,10 @@ async fn of_the_start_of_a_blob_no_more_is_asked_for_and_no_more_is_read() {
 
 #[tokio::test]
 async fn of_a_download_that_is_cut_off_the_rest_is_asked_for() {
-    let (host, asked) = serve(vec![whole(10), part(10, 25), part(25, BLOB.len())]).await;
+    let (host, ranges) = serve(vec![whole(10), part(10, 25), part(25, BLOB.len())]).await;
     assert_eq!(fetch(&host, Digest::of(BLOB)).await.expect("fetched"), BLOB);
-    let asked = asked.lock().expect("not poisoned");
-    assert_eq!(*asked, [None, Some("bytes=10-".to_owned()), Some("bytes=25-".to_owned())]);
+    let ranges = ranges.lock().expect("not poisoned");
+    assert_eq!(*ranges, [None, Some("bytes=10-".to_owned()), Some("bytes=25-".to_owned())]);
 }
 
 #[tokio::test]
@@ -116,10 +116,10 @@ async fn a_download_put_together_of_parts_of_another_blob_is_refused() {
 #[tokio::test]
 async fn a_download_that_never_gets_further_is_given_up() {
     for first in [0, 10] {
-        let (host, asked) = serve(vec![whole(first)]).await;
+        let (host, ranges) = serve(vec![whole(first)]).await;
         let error = fetch(&host, Digest::of(BLOB)).await.expect_err("given up");
         assert!(matches!(error, RegistryError::Reach { .. }) && error.is_transient(), "{error}");
-        let requests = asked.lock().expect("not poisoned").len();
+        let requests = ranges.lock().expect("not poisoned").len();
         assert_eq!(
             requests,
             if first == 0 { 1 } else { 4 },

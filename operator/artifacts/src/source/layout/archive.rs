@@ -18,13 +18,13 @@ const ARCHIVE_BYTES: u64 = 256 << 20;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Returns the wanted files of the archive. Other names, links and devices are skipped.
-pub(super) fn read(path: &Path, wanted: &Wanted) -> std::io::Result<Files> {
+pub(super) fn read(path: &Path, limits: &Wanted) -> std::io::Result<Files> {
     let mut files = Files::new();
     look_through(path, |name, file| {
-        if let Some(limit) = wanted.get(name).filter(|_| !files.contains_key(name)) {
+        if let Some(limit) = limits.get(name).filter(|_| !files.contains_key(name)) {
             files.insert(name.to_owned(), bounded(file, name, *limit)?);
         }
-        Ok(if files.len() == wanted.len() {
+        Ok(if files.len() == limits.len() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())

@@ -10,9 +10,9 @@ pub(super) type Wanted = BTreeMap<String, usize>;
 pub(super) type Files = BTreeMap<String, Vec<u8>>;
 
 /// Returns the wanted files that exist in the folder.
-pub(super) fn read(folder: &Path, wanted: &Wanted) -> std::io::Result<Files> {
+pub(super) fn read(folder: &Path, limits: &Wanted) -> std::io::Result<Files> {
     let mut files = Files::new();
-    for (name, limit) in wanted {
+    for (name, limit) in limits {
         match open(&folder.join(name)) {
             Ok(file) => {
                 files.insert(name.clone(), bounded(file, name, *limit)?);

@@ -110,7 +110,7 @@ fn stored(bundle: &Value) -> Signature {
 }
 
 /// Both forms of signature by the same signer.
-fn both(sigstore: &Sigstore, signing: &Signing) -> [Signature; 2] {
+fn both_forms(sigstore: &Sigstore, signing: &Signing) -> [Signature; 2] {
     [stored(&bundle(sigstore, signing)), simple(sigstore, signing)]
 }
 
@@ -118,7 +118,7 @@ fn both(sigstore: &Sigstore, signing: &Signing) -> [Signature; 2] {
 fn what_a_trusted_identity_signed_counts_in_both_forms() {
     let sigstore = sigstore();
     let trusting = Trusting::ours(&sigstore);
-    for signature in both(&sigstore, &ours()) {
+    for signature in both_forms(&sigstore, &ours()) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
     let person = Signing::now("who@nubificus.example", "https://accounts.example");
@@ -126,7 +126,7 @@ fn what_a_trusted_identity_signed_counts_in_both_forms() {
         &sigstore.trusted_root(),
         vec![exact(SUBJECT, ISSUER), exact(&person.subject, &person.issuer)],
     );
-    for signature in both(&sigstore, &person) {
+    for signature in both_forms(&sigstore, &person) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
 }
@@ -141,7 +141,7 @@ fn another_identity_is_refused_by_name_and_so_is_the_same_name_by_another_issuer
         (SUBJECT, "https://gitlab.example"),
         (SUBJECT, ""),
     ] {
-        for signature in both(&sigstore, &Signing::now(subject, issuer)) {
+        for signature in both_forms(&sigstore, &Signing::now(subject, issuer)) {
             let refused = trusting.refusal(signature);
             assert!(
                 matches!(
@@ -240,7 +240,7 @@ fn whoever_takes_no_part_in_the_trusted_root_proves_nothing() {
     let (trusting, signing) = (Trusting::ours(&sigstore), ours());
     let key = || KeyPair::generate().expect("a key");
     let refused = |sigstore: &Sigstore, words: [&str; 2]| {
-        for (signature, words) in both(sigstore, &signing).into_iter().zip(words) {
+        for (signature, words) in both_forms(sigstore, &signing).into_iter().zip(words) {
             unproven(words, &trusting, signature, words);
         }
     };
@@ -259,7 +259,7 @@ fn whoever_takes_no_part_in_the_trusted_root_proves_nothing() {
     let ours = std::mem::replace(&mut sigstore.checkpoints, key());
     unproven("checkpoints", &trusting, stored(&bundle(&sigstore, &signing)), "invalid checkpoint");
     sigstore.checkpoints = ours;
-    for signature in both(&sigstore, &signing) {
+    for signature in both_forms(&sigstore, &signing) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true), "nobody is exchanged");
     }
 }
@@ -271,7 +271,7 @@ fn a_signature_by_a_key_is_none_by_an_identity_and_the_other_way_round() {
     unproven("a bundle", &trusting, keys.signed_bundle(0, &this()), "made with a key");
     unproven("the older form", &trusting, keys.simple(0, &this()), "no certificate");
     let by_key = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
-    for signature in both(&sigstore, &ours()) {
+    for signature in both_forms(&sigstore, &ours()) {
         assert!(matches!(verdict(&by_key, &[signature]), Err(TrustError::WrongKey { .. })));
     }
 }

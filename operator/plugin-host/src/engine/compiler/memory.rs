@@ -20,12 +20,12 @@ impl Memory {
     /// Returns the configured limit, or the memory that the container of this process has left,
     /// whichever is less. The cgroup files are read again at each call.
     pub fn now(configured: u64) -> Self {
-        Self::of(configured, left())
+        Self::of(configured, available_memory())
     }
 
-    fn of(configured: u64, left: Option<u64>) -> Self {
-        match left {
-            Some(left) if left < configured => Self { bytes: left, container_is_full: true },
+    fn of(configured: u64, available_memory: Option<u64>) -> Self {
+        match available_memory {
+            Some(bytes) if bytes < configured => Self { bytes, container_is_full: true },
             _ => Self { bytes: configured, container_is_full: false },
         }
     }
@@ -33,12 +33,16 @@ impl Memory {
 
 /// Returns the memory that the cgroup of this process has left, in bytes; None without cgroups.
 /// Reclaimable memory, such as the page cache, counts as left.
-fn left() -> Option<u64> {
-    let own = sysinfo::get_current_pid().ok()?;
+fn available_memory() -> Option<u64> {
+    let process_id = sysinfo::get_current_pid().ok()?;
     let mut system = System::new().ok()?;
     let nothing_else = ProcessRefreshKind::nothing();
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[own]), false, nothing_else);
-    let group = system.process(own)?.cgroup_limits()?;
+    system.refresh_processes_specifics(
+        ProcessesToUpdate::Some(&[process_id]),
+        false,
+        nothing_else,
+    );
+    let group = system.process(process_id)?.cgroup_limits()?;
     Some(group.total_memory.saturating_sub(group.rss).saturating_sub(RESERVE))
 }
 

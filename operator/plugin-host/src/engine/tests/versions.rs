@@ -62,18 +62,19 @@ async fn components_of_two_versions_answer_side_by_side_in_one_engine() {
 #[tokio::test]
 async fn the_limits_hold_for_the_later_version_as_for_the_first() {
     let (engine, plugin) = plugin("overheats").await;
-    let told = |settings| engine.call(&plugin, Call::ValidateSettings(settings));
-    let (looped, eaten, long) = (told("loop").await, told("memory").await, told("string").await);
+    let validate = |settings| engine.call(&plugin, Call::ValidateSettings(settings));
+    let (looped, eaten, long) =
+        (validate("loop").await, validate("memory").await, validate("string").await);
     assert!(matches!(looped, Err(CallError::TimedOut { .. })), "{looped:?}");
     assert!(matches!(eaten, Err(CallError::OutOfMemory { .. })), "{eaten:?}");
     assert!(matches!(long, Err(CallError::AnswerRejected(_))), "{long:?}");
-    let (flooded, burst) = (told("flood").await, told("trap").await);
+    let (flooded, burst) = (validate("flood").await, validate("trap").await);
     assert!(
         matches!(&flooded, Err(CallError::LimitReached(text)) if text.contains("lines")),
         "{flooded:?}"
     );
     assert!(matches!(burst, Err(CallError::Trapped(_))), "{burst:?}");
-    told("a little may be said").await.expect("within the limits");
+    validate("a little may be said").await.expect("within the limits");
 }
 
 #[tokio::test]
@@ -149,13 +150,13 @@ async fn a_component_of_two_versions_is_asked_by_the_later_that_is_served() {
 #[test]
 fn a_component_that_mixes_versions_is_refused() {
     for import in ["log", "types"] {
-        let (own, other) =
+        let (own_import, other_import) =
             (format!("flashjob:plugin/{import}@0.2.0"), format!("flashjob:plugin/{import}@0.1.0"));
-        let error = refused(&renamed("kiln", &own, &other));
+        let error = refused(&renamed("kiln", &own_import, &other_import));
         assert!(matches!(error, EngineError::World(..)), "{error:?}");
         let expected = format!(
-            "it exports device-plugin version 0.2.0, but imports {other}; build it against one \
-             version"
+            "it exports device-plugin version 0.2.0, but imports {other_import}; build it against \
+             one version"
         );
         assert!(error.to_string().ends_with(&expected), "{error}");
     }
@@ -233,8 +234,8 @@ async fn an_inspection_is_bounded_and_without_control_characters() {
         let answer = engine.call(&plugin, Call::Inspect(&file)).await;
         answer.and_then(Answer::into_inspection)
     };
-    let said = inspect("say \u{1b}[31m").await.expect("an answer").expect("an inspection");
-    assert_eq!(said.refusal.as_deref(), Some("say  [31m"));
+    let inspection = inspect("say \u{1b}[31m").await.expect("an answer").expect("an inspection");
+    assert_eq!(inspection.refusal.as_deref(), Some("say  [31m"));
     for name in ["list", "string", "many", "long"] {
         let rejected = inspect(name).await;
         assert!(matches!(rejected, Err(CallError::AnswerRejected(_))), "{name}: {rejected:?}");

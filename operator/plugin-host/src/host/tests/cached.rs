@@ -54,11 +54,11 @@ fn flip(file: &Path) {
 async fn a_warm_cache_needs_no_registry() {
     let (bench, registry, _keys) = warm().await;
     let reference = reference(&registry);
-    let asked = registry.asked().len();
+    let request_count = registry.asked().len();
     for policy in [PullPolicy::IfNotPresent, PullPolicy::Never] {
         assert!(bench.obtain(&reference, policy).await.expect("cached").signed());
     }
-    assert_eq!(registry.asked().len(), asked);
+    assert_eq!(registry.asked().len(), request_count);
 }
 
 #[tokio::test]
@@ -78,11 +78,11 @@ async fn what_changed_in_the_cache_is_fetched_again_and_refused_where_nothing_is
             };
             let refused = reason(bench.obtain(&reference, PullPolicy::Never).await);
             assert!(expected.contains(&refused), "{}: {refused}", file.display());
-            let asked = registry.asked().len();
+            let request_count = registry.asked().len();
             let again =
                 bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("fetched again");
             assert_eq!((again.content(), again.signed()), (COMPONENT, true));
-            assert!(registry.asked().len() > asked, "{} was believed", file.display());
+            assert!(registry.asked().len() > request_count, "{} was believed", file.display());
             assert_eq!(std::fs::read(&file).expect("read"), good, "the cache is put right");
         }
     }

@@ -133,14 +133,14 @@ pub(super) async fn obtain(bench: &Bench, path: &Path, rest: &str) -> Result<Ver
 async fn a_component_is_read_from_a_folder_an_archive_and_a_packed_one_by_tag_and_by_digest() {
     let (files, digest) = Files::new();
     let bench = Bench::new(unsigned("oci-layout/**"));
-    let (plain, packed) =
+    let (tar, packed) =
         (bench.folder.path().join("plain.tar"), bench.folder.path().join("packed.tar.gz"));
-    files.archive(std::fs::File::create(&plain).expect("a file"), "");
+    files.archive(std::fs::File::create(&tar).expect("a file"), "");
     files.archive(
         GzEncoder::new(std::fs::File::create(&packed).expect("a file"), Compression::fast()),
         "./",
     );
-    for path in [files.folder(bench.folder.path()), plain, packed] {
+    for path in [files.folder(bench.folder.path()), tar, packed] {
         for rest in [":0.1.0".to_owned(), format!("@{digest}"), format!(":0.1.0@{digest}")] {
             let verified = obtain(&bench, &path, &rest).await.expect("obtained");
             assert_eq!(
@@ -289,7 +289,7 @@ async fn what_was_read_from_a_layout_is_there_without_it_unless_it_is_always_ask
     bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("obtained");
     std::fs::remove_dir_all(&folder).expect("removed");
     assert!(bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("cached").signed());
-    let gone =
+    let error =
         bench.obtain(&reference, PullPolicy::Always).await.map(|_| ()).expect_err("it is gone");
-    assert!(matches!(gone, LoadError::Fetch(RegistryError::Layout { .. })), "{gone}");
+    assert!(matches!(error, LoadError::Fetch(RegistryError::Layout { .. })), "{error}");
 }

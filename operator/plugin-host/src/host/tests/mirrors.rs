@@ -110,8 +110,8 @@ async fn where_the_registry_has_it_not_each_mirror_says_why_it_was_passed_over()
         format!("registry {} answers 503", broken.host),
         format!("registry {} has no", empty.host),
     );
-    for said in [format!("registry {} has no", registry.host), unavailable, absent] {
-        assert!(error.to_string().contains(&said), "{said}: {error}");
+    for words in [format!("registry {} has no", registry.host), unavailable, absent] {
+        assert!(error.to_string().contains(&words), "{words}: {error}");
     }
     // A signature that no place has is absent, not unavailable.
     let keys = Keys::new();
@@ -213,9 +213,9 @@ async fn signatures_are_looked_for_further_on_where_a_mirror_has_the_component_a
     let (bare, full) = (mirror(bare).await, mirror(signed(&bundle)).await);
     let mut trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
     trust[0].pattern = EVERYTHING.into();
-    let mut both = bench("", &[(&bare, ""), (&full, "")]);
-    both.trust = trust.clone();
-    assert!(both.obtain(REFERENCE, PullPolicy::Always).await.expect("signed").signed());
+    let mut two_mirrors = bench("", &[(&bare, ""), (&full, "")]);
+    two_mirrors.trust = trust.clone();
+    assert!(two_mirrors.obtain(REFERENCE, PullPolicy::Always).await.expect("signed").signed());
     // If the registry itself cannot be asked, a mirror without signatures does not prove that
     // there are none.
     let mut one = bench("", &[(&bare, "")]);

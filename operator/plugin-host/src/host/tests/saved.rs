@@ -68,14 +68,15 @@ async fn what_cosign_saved_is_verified_in_both_forms_and_signatures_of_others_do
     let keys = Keys::new();
     let (files, digest) = Files::new();
     let bench = bench(&keys);
-    let (own, others) = (keys.signed_bundle(0, &digest), keys.signed_bundle(1, &digest));
+    let (own_bundle, other_bundle) =
+        (keys.signed_bundle(0, &digest), keys.signed_bundle(1, &digest));
     let elsewhere = Digest::of(b"other");
     for (signatures, expected) in [
         (vec![], Err("Unsigned")),
         (vec![keys.simple(0, &digest)], Ok(true)),
-        (vec![own.clone()], Ok(true)),
-        (vec![keys.simple(1, &digest), others.clone(), own], Ok(true)),
-        (vec![keys.simple(1, &digest), others], Err("WrongKey")),
+        (vec![own_bundle.clone()], Ok(true)),
+        (vec![keys.simple(1, &digest), other_bundle.clone(), own_bundle], Ok(true)),
+        (vec![keys.simple(1, &digest), other_bundle], Err("WrongKey")),
         (vec![keys.simple(0, &elsewhere)], Err("OtherDigest")),
         (vec![keys.signed_bundle(0, &elsewhere)], Err("OtherDigest")),
     ] {

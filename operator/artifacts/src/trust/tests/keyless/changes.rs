@@ -35,7 +35,7 @@ fn a_bundle_without_the_log_s_whole_proof_or_with_that_of_another_entry_is_refus
     let entry = |bundle: &mut Value| bundle["verificationMaterial"]["tlogEntries"][0].take();
     let of_other = other["verificationMaterial"]["tlogEntries"][0].clone();
     type Change<'a> = Box<dyn Fn(&mut Value) + 'a>;
-    let taken = |field: &'static str| -> Change<'_> {
+    let removal_of = |field: &'static str| -> Change<'_> {
         Box::new(move |entry| {
             entry.as_object_mut().expect("an entry").remove(field);
         })
@@ -47,8 +47,8 @@ fn a_bundle_without_the_log_s_whole_proof_or_with_that_of_another_entry_is_refus
         })
     };
     let cases: Vec<(&str, Change<'_>, &str)> = vec![
-        ("no proof", taken("inclusionProof"), "must have an inclusion proof"),
-        ("no promise", taken("inclusionPromise"), "no verified timestamp"),
+        ("no proof", removal_of("inclusionProof"), "must have an inclusion proof"),
+        ("no promise", removal_of("inclusionPromise"), "no verified timestamp"),
         (
             "a time that the log does not promise",
             Box::new(|entry| entry["integratedTime"] = json!("1")),
@@ -75,9 +75,9 @@ fn a_bundle_without_the_log_s_whole_proof_or_with_that_of_another_entry_is_refus
     ];
     for (what, change, words) in cases {
         let mut changed = bundle(&sigstore, &ours());
-        let mut taken = entry(&mut changed);
-        change(&mut taken);
-        changed["verificationMaterial"]["tlogEntries"][0] = taken;
+        let mut log_entry = entry(&mut changed);
+        change(&mut log_entry);
+        changed["verificationMaterial"]["tlogEntries"][0] = log_entry;
         let refused = trusting.refusal(stored(&changed)).to_string();
         assert!(refused.contains(words), "{what}: {refused}");
     }
@@ -97,11 +97,11 @@ fn an_older_signature_without_a_promise_of_the_log_or_with_that_of_another_entry
         panic!("simple")
     };
     let changed = |change: &dyn Fn(&mut String, &mut Attached)| {
-        let mut made = simple(&sigstore, &ours());
-        if let Signature::Simple { signature, attached, .. } = &mut made {
+        let mut changed_signature = simple(&sigstore, &ours());
+        if let Signature::Simple { signature, attached, .. } = &mut changed_signature {
             change(signature, attached);
         }
-        trusting.refusal(made)
+        trusting.refusal(changed_signature)
     };
     for (what, refused, reason, words) in [
         (

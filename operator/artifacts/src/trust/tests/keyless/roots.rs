@@ -26,7 +26,7 @@ fn stamped(sigstore: &Sigstore) -> Signature {
 
 /// Both forms, and one whose signing time is proven by a timestamp authority.
 fn all(sigstore: &Sigstore) -> [Signature; 3] {
-    let [bundle, simple] = both(sigstore, &ours());
+    let [bundle, simple] = both_forms(sigstore, &ours());
     [bundle, simple, stamped(sigstore)]
 }
 
@@ -149,7 +149,7 @@ fn a_root_without_timestamp_authorities_proves_signatures_without_timestamps() {
     let sigstore = sigstore();
     for root in without(&sigstore.trusted_root(), "timestampAuthorities") {
         let trusting = trusting(&root);
-        for signature in both(&sigstore, &ours()) {
+        for signature in both_forms(&sigstore, &ours()) {
             assert_eq!(trusting.verdict(&[signature]), Ok(true));
         }
         let text = trusting.refusal(stamped(&sigstore)).to_string();
@@ -228,12 +228,12 @@ fn a_log_that_was_passed_over_is_named_where_it_logged_and_not_where_another_did
             _ => sigstore.certificates = log,
         };
         logs(&mut sigstore, key());
-        for signature in both(&sigstore, &ours()) {
+        for signature in both_forms(&sigstore, &ours()) {
             let text = trusting.refusal(signature).to_string();
             assert!(!text.contains("entries that cannot be used"), "{text}");
         }
         logs(&mut sigstore, if list == "tlogs" { third.log } else { third.certificates });
-        for signature in both(&sigstore, &ours()) {
+        for signature in both_forms(&sigstore, &ours()) {
             let text = trusting.refusal(signature).to_string();
             assert!(text.contains(&named), "{text}");
         }

@@ -16,20 +16,20 @@ fn a_certificate_counts_for_the_time_that_it_is_for() {
         logged: now.logged - 9000,
         ..now.clone()
     };
-    for signature in both(&sigstore, &past) {
+    for signature in both_forms(&sigstore, &past) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
     let expired = Signing {
         certified: now.certified.start - 9000..now.certified.start - 8400,
         ..now.clone()
     };
-    for signature in both(&sigstore, &expired) {
+    for signature in both_forms(&sigstore, &expired) {
         unproven("expired", &trusting, signature, "CertExpired");
     }
-    for signature in both(&sigstore, &Signing { logged: early, ..now.clone() }) {
+    for signature in both_forms(&sigstore, &Signing { logged: early, ..now.clone() }) {
         unproven("before its time", &trusting, signature, "CertNotValidYet");
     }
-    for signature in both(
+    for signature in both_forms(
         &sigstore,
         &Signing { logged: late, certified: now.certified.start..late + 100, ..now },
     ) {
@@ -83,7 +83,7 @@ fn an_authority_that_has_run_out_proves_nothing() {
     sigstore.authority =
         Authority::new(now.logged - 9000..now.logged - 3600).expect("an authority");
     let trusting = Trusting::ours(&sigstore);
-    for signature in both(&sigstore, &now) {
+    for signature in both_forms(&sigstore, &now) {
         unproven("authority", &trusting, signature, "no trusted certificate authority is valid");
     }
     let past = Signing {
@@ -91,7 +91,7 @@ fn an_authority_that_has_run_out_proves_nothing() {
         logged: now.logged - 4900,
         ..now.clone()
     };
-    for signature in both(&sigstore, &past) {
+    for signature in both_forms(&sigstore, &past) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
     // Nor does an expired timestamp authority prove when the signature was made.
