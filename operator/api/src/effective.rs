@@ -183,8 +183,8 @@ impl FlashJobSpec {
         }
         // A list of type set would have the API server refuse this, and costs it most of each
         // status write of a large job: it keeps one managed field for each entry.
-        let mut seen = HashSet::new();
-        if let Some(uid) = self.uuid.iter().find(|uid| !seen.insert(uid.as_str())) {
+        let mut uids = HashSet::new();
+        if let Some(uid) = self.uuid.iter().find(|uid| !uids.insert(uid.as_str())) {
             return invalid(
                 "spec.uuid",
                 &format!("names {uid} more than once; name each uid once"),

@@ -15,42 +15,45 @@ pub fn published_path(group: &str, version: &str) -> String {
 /// server drops without a word, and those that have another type there, which it refuses. None:
 /// the kind is not in the document, so it is not installed.
 #[must_use]
-pub fn outdated_fields(document: &Value, own: &CustomResourceDefinition) -> Option<Vec<String>> {
+pub fn outdated_fields(
+    document: &Value,
+    definition: &CustomResourceDefinition,
+) -> Option<Vec<String>> {
     let schemas = document["components"]["schemas"].as_object()?;
-    let installed = schemas.values().find(|schema| is_of(schema, own))?;
-    let version = own.spec.versions.first()?;
+    let installed = schemas.values().find(|schema| is_of(schema, definition))?;
+    let version = definition.spec.versions.first()?;
     let schema = version.schema.as_ref()?.open_api_v3_schema.as_ref()?;
     let mut missing = Vec::new();
     for part in ["spec", "status"] {
-        if let Some(own) = schema.properties.as_ref().and_then(|parts| parts.get(part)) {
-            let own = serde_json::to_value(own).ok()?;
-            compare(&own, &installed["properties"][part], part, &mut missing);
+        if let Some(expected) = schema.properties.as_ref().and_then(|parts| parts.get(part)) {
+            let expected = serde_json::to_value(expected).ok()?;
+            compare(&expected, &installed["properties"][part], part, &mut missing);
         }
     }
     Some(missing)
 }
 
-fn is_of(schema: &Value, own: &CustomResourceDefinition) -> bool {
+fn is_of(schema: &Value, definition: &CustomResourceDefinition) -> bool {
     let kinds = schema["x-kubernetes-group-version-kind"].as_array();
-    let (group, kind) = (own.spec.group.as_str(), own.spec.names.kind.as_str());
+    let (group, kind) = (definition.spec.group.as_str(), definition.spec.names.kind.as_str());
     kinds.into_iter().flatten().any(|of| of["group"] == group && of["kind"] == kind)
 }
 
 /// Collects the paths of fields that the installed schema lacks, or has with another type.
-fn compare(own: &Value, installed: &Value, path: &str, missing: &mut Vec<String>) {
-    let is_other = installed["type"].is_string() && installed["type"] != own["type"];
+fn compare(expected: &Value, installed: &Value, path: &str, missing: &mut Vec<String>) {
+    let is_other = installed["type"].is_string() && installed["type"] != expected["type"];
     if installed.is_null() || is_other {
         return missing.push(path.to_owned());
     }
     if installed["x-kubernetes-preserve-unknown-fields"] == true {
         return;
     }
-    for (name, schema) in own["properties"].as_object().into_iter().flatten() {
+    for (name, schema) in expected["properties"].as_object().into_iter().flatten() {
         compare(schema, &installed["properties"][name], &format!("{path}.{name}"), missing);
     }
     for (part, suffix) in [("items", "[]"), ("additionalProperties", ".*")] {
-        if own[part].is_object() {
-            compare(&own[part], &installed[part], &format!("{path}{suffix}"), missing);
+        if expected[part].is_object() {
+            compare(&expected[part], &installed[part], &format!("{path}{suffix}"), missing);
         }
     }
 }

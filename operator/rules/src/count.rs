@@ -12,7 +12,7 @@ mod tests {
 
     #[test]
     fn one_thing_is_named_in_the_singular() {
-        let shown = [0, 1, 2].map(|count| counted(count, "device"));
-        assert_eq!(shown, ["0 devices", "1 device", "2 devices"]);
+        let texts = [0, 1, 2].map(|count| counted(count, "device"));
+        assert_eq!(texts, ["0 devices", "1 device", "2 devices"]);
     }
 }

@@ -131,9 +131,9 @@ pub(crate) fn missing_platforms(types: &[String], platforms: &[String]) -> Vec<S
     if platforms.is_empty() {
         return Vec::new();
     }
-    let there: BTreeSet<String> =
+    let covered_types: BTreeSet<String> =
         platforms.iter().map(|platform| comparable_type(platform)).collect();
-    types.iter().filter(|kind| !there.contains(*kind)).cloned().collect()
+    types.iter().filter(|kind| !covered_types.contains(*kind)).cloned().collect()
 }
 
 /// Returns the part of an answer that is stored. An answer that lacks a required property is

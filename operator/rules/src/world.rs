@@ -87,11 +87,13 @@ impl World {
             return false;
         }
         let key = job.key.clone();
-        if let Some(known) = self.jobs.get(&key) {
-            if known.uid == job.uid && !newer(&job.resource_version, &known.resource_version) {
+        if let Some(cached_job) = self.jobs.get(&key) {
+            if cached_job.uid == job.uid
+                && !newer(&job.resource_version, &cached_job.resource_version)
+            {
                 return false;
             }
-            if known.uid != job.uid {
+            if cached_job.uid != job.uid {
                 self.forget_job(&key);
             }
         }
@@ -136,10 +138,10 @@ impl World {
             );
         }
         let pods = self.pods.entry(key.clone()).or_default();
-        if let Some(known) = pods.get(&pod.name)
-            && known.uid == pod.uid
-            && known.gone.is_none()
-            && !newer(&pod.resource_version, &known.resource_version)
+        if let Some(cached_pod) = pods.get(&pod.name)
+            && cached_pod.uid == pod.uid
+            && cached_pod.gone.is_none()
+            && !newer(&pod.resource_version, &cached_pod.resource_version)
         {
             return None;
         }
@@ -176,17 +178,17 @@ impl World {
     /// Applies the response to our own delete request, which may arrive after the watch reported
     /// the Pod as deleted.
     pub fn see_deleted_pod(&mut self, pod: Pod) {
-        let known = self.pods.get(&pod.job).and_then(|pods| pods.get(&pod.name));
-        if known.is_some_and(|known| known.uid == pod.uid && known.gone.is_none()) {
+        let cached_pod = self.pods.get(&pod.job).and_then(|pods| pods.get(&pod.name));
+        if cached_pod.is_some_and(|cached| cached.uid == pod.uid && cached.gone.is_none()) {
             self.see_pod(pod);
         }
     }
 
     /// Like [`Self::see_deleted_pod`], for a Service.
     pub fn see_deleted_service(&mut self, service: Service) {
-        let known =
+        let cached_service =
             self.services.get(&service.job).and_then(|services| services.get(&service.name));
-        if known.is_some_and(|known| known.uid == service.uid) {
+        if cached_service.is_some_and(|cached| cached.uid == service.uid) {
             self.see_service(service);
         }
     }
@@ -214,14 +216,15 @@ impl World {
         }
         let key = service.job.clone();
         let services = self.services.entry(key.clone()).or_default();
-        let known = services.get(&service.name);
-        if known.is_some_and(|known| {
-            known.uid == service.uid && !newer(&service.resource_version, &known.resource_version)
+        let cached_service = services.get(&service.name);
+        if cached_service.is_some_and(|cached| {
+            cached.uid == service.uid
+                && !newer(&service.resource_version, &cached.resource_version)
         }) {
             return None;
         }
-        let before = known.map(|known| held(known)).unwrap_or_default();
-        for address in held(&service) {
+        let before = cached_service.map(|cached| canonical_addresses(cached)).unwrap_or_default();
+        for address in canonical_addresses(&service) {
             *self.addresses.entry(address).or_default() += 1;
         }
         release(&mut self.addresses, before);
@@ -236,7 +239,7 @@ impl World {
             let service = services.remove(name);
             release(
                 &mut self.addresses,
-                service.map(|service| held(&service)).unwrap_or_default(),
+                service.map(|service| canonical_addresses(&service)).unwrap_or_default(),
             );
         }
     }
@@ -281,8 +284,8 @@ impl World {
             let job = self.jobs[&key].clone();
             let in_flight = job.status.devices.iter().filter(|device| device.is_locked());
             let holds = in_flight.flat_map(|device| {
-                let seen = self.devices.follow(&job, &device.uid);
-                let identities = job.identities(device, seen.map(AsRef::as_ref));
+                let instance = self.devices.follow(&job, &device.uid);
+                let identities = job.identities(device, instance.map(AsRef::as_ref));
                 identities.into_iter().map(|identity| (identity, device.uid.clone()))
             });
             let holds = holds.collect();
@@ -331,7 +334,7 @@ fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
 }
 
 /// Addresses of a Service, each in canonical spelling.
-fn held(service: &Service) -> Vec<String> {
+fn canonical_addresses(service: &Service) -> Vec<String> {
     let text = |address: &Address| match address.ip {
         Some(ip) => ip.to_string(),
         None => address.text.clone(),
@@ -339,13 +342,13 @@ fn held(service: &Service) -> Vec<String> {
     service.addresses.iter().map(text).collect()
 }
 
-fn release(addresses: &mut HashMap<String, usize>, held: Vec<String>) {
-    for address in held {
-        let left = addresses.get(&address).copied().unwrap_or(0).saturating_sub(1);
-        if left == 0 {
-            addresses.remove(&address);
+fn release(uses: &mut HashMap<String, usize>, addresses: Vec<String>) {
+    for address in addresses {
+        let count = uses.get(&address).copied().unwrap_or(0).saturating_sub(1);
+        if count == 0 {
+            uses.remove(&address);
         } else {
-            addresses.insert(address, left);
+            uses.insert(address, count);
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ServedTypes;
 
-macro_rules! plain {
+macro_rules! contract_types {
     ($($item:item)*) => { $(
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -16,7 +16,7 @@ macro_rules! plain {
     )* };
 }
 
-plain! {
+contract_types! {
     pub struct Device {
         pub uid: String,
         pub name: String,

@@ -144,8 +144,8 @@ fn matches(pattern: &str, repository: &str) -> bool {
     // The host is literal: a wildcard there would extend the grant to anyone who can name a
     // registry.
     match (pattern.split_first(), segments.split_first()) {
-        (Some((host, pattern)), Some((own, segments))) => {
-            *host == *own && segments_match(pattern, segments)
+        (Some((host, pattern)), Some((registry, segments))) => {
+            *host == *registry && segments_match(pattern, segments)
         }
         _ => false,
     }
@@ -158,8 +158,8 @@ fn segments_match(pattern: &[&str], segments: &[&str]) -> bool {
             (0..=segments.len()).any(|skip| segments_match(rest, &segments[skip..]))
         }
         (Some((&"*", pattern)), Some((_, segments))) => segments_match(pattern, segments),
-        (Some((wanted, pattern)), Some((segment, segments))) => {
-            wanted == segment && segments_match(pattern, segments)
+        (Some((literal, pattern)), Some((segment, segments))) => {
+            literal == segment && segments_match(pattern, segments)
         }
         _ => false,
     }

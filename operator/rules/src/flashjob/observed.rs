@@ -287,8 +287,8 @@ impl Observed {
     /// The job's Pod of that name.
     #[must_use]
     pub fn pod(&self, name: &str) -> Option<&Arc<Pod>> {
-        let found = self.pods.binary_search_by(|pod| pod.name.as_str().cmp(name));
-        found.ok().map(|index| &self.pods[index])
+        let position = self.pods.binary_search_by(|pod| pod.name.as_str().cmp(name));
+        position.ok().map(|index| &self.pods[index])
     }
 
     /// Time by which the Pod's container has ended even if its kubelet is unreachable, based on
@@ -308,8 +308,8 @@ impl Observed {
     /// The job's Service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
-        let found = self.services.binary_search_by(|service| service.name.as_str().cmp(name));
-        found.ok().map(|index| &self.services[index])
+        let position = self.services.binary_search_by(|service| service.name.as_str().cmp(name));
+        position.ok().map(|index| &self.services[index])
     }
 }
 

@@ -175,7 +175,7 @@ impl Pattern {
     }
 }
 
-fn listed(patterns: &[Pattern], key: &str) -> bool {
+fn any_matches(patterns: &[Pattern], key: &str) -> bool {
     patterns.iter().any(|pattern| pattern.matches(key))
 }
 
@@ -184,27 +184,29 @@ impl PodPolicy {
     #[must_use]
     pub(crate) fn allows_resource(&self, name: &str) -> bool {
         PLAIN_RESOURCES.contains(&name)
-            || !name.starts_with(AKRI_RESOURCES) && listed(&self.resources, name)
+            || !name.starts_with(AKRI_RESOURCES) && any_matches(&self.resources, name)
     }
 
     /// Returns true if a FlashJob may set a label with this key on its Pods.
     #[must_use]
     pub(crate) fn allows_label(&self, key: &str) -> bool {
-        !is_own(key) && listed(&self.labels, key)
+        !is_own(key) && any_matches(&self.labels, key)
     }
 
     /// Returns true if a FlashJob may set an annotation with this key on its Pods.
     #[must_use]
     pub(crate) fn allows_annotation(&self, key: &str) -> bool {
-        !is_own(key) && listed(&self.annotations, key)
+        !is_own(key) && any_matches(&self.annotations, key)
     }
 
     /// Returns true if a FlashJob may tolerate taints with this key. None: taints with any key.
     #[must_use]
     pub(crate) fn allows_toleration(&self, key: Option<&str>) -> bool {
         match (&self.tolerations, key) {
-            (Some(patterns), Some(key)) => listed(patterns, key),
-            (Some(patterns), None) => listed(patterns, "") || patterns.iter().any(|p| p.0 == "*"),
+            (Some(patterns), Some(key)) => any_matches(patterns, key),
+            (Some(patterns), None) => {
+                any_matches(patterns, "") || patterns.iter().any(|p| p.0 == "*")
+            }
             (None, Some(key)) => !CONTROL_PLANE.contains(&key),
             (None, None) => true,
         }
@@ -225,7 +227,7 @@ impl PodPolicy {
     #[must_use]
     pub(crate) fn allows_node_label(&self, key: &str) -> bool {
         match &self.node_selector {
-            Some(patterns) => listed(patterns, key),
+            Some(patterns) => any_matches(patterns, key),
             None => !CONTROL_PLANE.contains(&key),
         }
     }

@@ -22,7 +22,7 @@ struct Live<'a> {
 /// Number of devices that a FlashJob may have begun before it is next observed.
 fn usage(child: &Child<'_>) -> usize {
     if child.has_ended() || (child.is_observed() && child.spec.suspend == Some(true)) {
-        return if child.has_ended() { 0 } else { child.begun() };
+        return if child.has_ended() { 0 } else { child.begun_devices() };
     }
     let granted = usize::try_from(child.spec.parallelism.unwrap_or(10)).unwrap_or(1);
     granted.max(child.places())
@@ -31,8 +31,8 @@ fn usage(child: &Child<'_>) -> usize {
 impl<'a> Draft<'a> {
     /// Maximum number of devices in flight or verifying.
     pub(super) fn most_in_flight(&self, batch: usize) -> usize {
-        let own = self.policy(batch).parallelism.unwrap_or(usize::MAX);
-        own.min(self.spec.parallelism)
+        let batch_limit = self.policy(batch).parallelism.unwrap_or(usize::MAX);
+        batch_limit.min(self.spec.parallelism)
     }
 
     fn live(&self) -> Vec<Live<'a>> {
@@ -56,14 +56,14 @@ impl<'a> Draft<'a> {
         let live = self.live();
         let most = if hold { 0 } else { self.most_in_flight(current) };
         let mut used: usize = self.snapshot.children.iter().map(usage).sum();
-        let mut left = most;
-        let mut taken = None;
+        let mut remainder = most;
+        let mut taken_name = None;
         for (place, open) in live.iter().enumerate() {
             // The last FlashJob gets the remainder, so that its share does not change with each
             // device.
-            let wanted = if place + 1 == live.len() { left } else { open.open.min(left) };
-            left -= wanted;
-            let granted = self.grant(open, wanted, most, &mut used);
+            let share = if place + 1 == live.len() { remainder } else { open.open.min(remainder) };
+            remainder -= share;
+            let granted = self.grant(open, share, most, &mut used);
             let max_failed = self.max_failed(open);
             match open.child {
                 Some(child) if child.has_ended() || child.deleting => {}
@@ -79,7 +79,7 @@ impl<'a> Draft<'a> {
                 None => {
                     let name = self.child_name(open.batch, &open.shard);
                     if self.snapshot.world.is_taken(&name) {
-                        taken = Some(name);
+                        taken_name = Some(name);
                         continue;
                     }
                     let allowance = Allowance { parallelism: granted, suspend: false, max_failed };
@@ -88,38 +88,40 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        taken
+        taken_name
     }
 
     /// Returns how much of its share a FlashJob gets now. A decrease applies at once, an increase
     /// only if no other FlashJob can still use those places.
-    fn grant(&self, open: &Live<'_>, wanted: usize, most: usize, used: &mut usize) -> usize {
+    fn grant(&self, open: &Live<'_>, share: usize, most: usize, used: &mut usize) -> usize {
         let current = match open.child {
             Some(child) if child.spec.suspend != Some(true) => stored_parallelism(child),
             _ => 0,
         };
-        if wanted <= current {
-            return wanted;
+        if share <= current {
+            return share;
         }
-        let others = self.snapshot.children.iter();
-        let own = open.child.map(|child| child.name);
+        let children = self.snapshot.children.iter();
+        let own_name = open.child.map(|child| child.name);
         // A FlashJob that is being deleted starts nothing, and may never be observed again.
-        let mut unobserved = others
-            .filter(|child| Some(child.name) != own && !child.is_observed() && !child.deleting);
+        let mut unobserved = children.filter(|child| {
+            Some(child.name) != own_name && !child.is_observed() && !child.deleting
+        });
         if unobserved.next().is_some() {
-            return current.min(wanted);
+            return current.min(share);
         }
         let own_usage = open.child.map_or(0, usage);
         let room = most.saturating_sub(used.saturating_sub(own_usage));
-        let granted = wanted.min(room).max(current);
+        let granted = share.min(room).max(current);
         *used = used.saturating_sub(own_usage) + own_usage.max(granted);
         granted
     }
 
     /// Failures that a FlashJob may have: those that it has, plus the rest of its batch's budget.
     fn max_failed(&self, open: &Live<'_>) -> usize {
-        let own = open.child.map_or(0, |child| child.status.failed_uuids.len());
-        (own + self.allowed_failures(open.batch)).saturating_sub(self.failures(open.batch))
+        let own_failures = open.child.map_or(0, |child| child.status.failed_uuids.len());
+        (own_failures + self.allowed_failures(open.batch))
+            .saturating_sub(self.failures(open.batch))
     }
 
     /// Returns true if the shard is stored: only then may its FlashJob be created.

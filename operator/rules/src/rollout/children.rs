@@ -101,8 +101,8 @@ impl<'a> Draft<'a> {
 
     /// Notes which devices this run has begun to flash, in case the FlashJob is lost.
     fn note_begun(&mut self, batch: usize, child: &Child<'_>, uids: &HashMap<&str, usize>) {
-        let begun = |record: &&DeviceStatus| record.is_locked() || record.attempt > 1;
-        for record in child.status.devices.iter().filter(begun) {
+        let has_begun = |record: &&DeviceStatus| record.is_locked() || record.attempt > 1;
+        for record in child.status.devices.iter().filter(has_begun) {
             if let Some(&place) = uids.get(record.uid.as_str()) {
                 let state = &mut self.lists[batch].states[place];
                 *state = state.tried();
@@ -234,8 +234,8 @@ impl<'a> Draft<'a> {
         let states = &self.lists[batch].states;
         let open: Vec<usize> = places(shard).filter(|place| states[*place].is_open()).collect();
         let is_absent: Vec<bool> = open.iter().map(|place| absent.contains(place)).collect();
-        let taken = self.lists[batch].take(&open);
-        for ((name, state), is_absent) in taken.into_iter().zip(is_absent) {
+        let entries = self.lists[batch].take(&open);
+        for ((name, state), is_absent) in entries.into_iter().zip(is_absent) {
             match state {
                 _ if is_absent => self.move_absent(batch, name, state),
                 Member::Retry => self.lists[batch].push(name, Member::Tried),

@@ -24,8 +24,8 @@ impl Approval {
         }
         match draft.wanted_approval(batch) {
             None => Self::NotAskedFor,
-            Some(wanted) if draft.spec.approvals.contains(&wanted) => Self::Given,
-            Some(wanted) => Self::Missing(wanted),
+            Some(approval) if draft.spec.approvals.contains(&approval) => Self::Given,
+            Some(approval) => Self::Missing(approval),
         }
     }
 }
@@ -60,8 +60,8 @@ pub(super) fn conditions(
     match approval {
         Approval::NotAskedFor => set(condition::APPROVED, true, "NotAskedFor", ""),
         Approval::Given => set(condition::APPROVED, true, "Approved", ""),
-        Approval::Missing(wanted) => {
-            let message = format!("add {wanted} to spec.approvals");
+        Approval::Missing(entry) => {
+            let message = format!("add {entry} to spec.approvals");
             set(condition::APPROVED, false, rollout_reason::APPROVAL_MISSING.name, &message);
         }
     }

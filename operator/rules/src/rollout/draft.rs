@@ -172,8 +172,8 @@ impl<'a> Draft<'a> {
     pub fn forget_failures(&mut self) {
         self.failed.clear();
         let is_skip = |name: &str| {
-            let known: Option<Reason> = reason::by_name(name);
-            known.is_some_and(|reason| reason.effect == reason::Effect::Skipped)
+            let reason: Option<Reason> = reason::by_name(name);
+            reason.is_some_and(|reason| reason.effect == reason::Effect::Skipped)
         };
         self.reasons.retain(|name, _| is_skip(name));
     }

@@ -48,7 +48,7 @@ impl Hold {
     }
 
     /// Waits for a person because the name of a FlashJob is taken by another object.
-    pub fn taken(name: &str) -> Self {
+    pub fn name_taken(name: &str) -> Self {
         Self::paused(
             rollout_reason::NAME_TAKEN.name,
             format!("FlashJob {name} exists and does not belong to this rollout; delete it"),
@@ -130,8 +130,8 @@ impl Draft<'_> {
     }
 
     fn approval(&self, batch: usize) -> Option<Hold> {
-        let wanted = self.wanted_approval(batch)?;
-        if self.spec.approvals.contains(&wanted) {
+        let approval = self.wanted_approval(batch)?;
+        if self.spec.approvals.contains(&approval) {
             return None;
         }
         let name = &self.batches[batch].name;
@@ -140,28 +140,28 @@ impl Draft<'_> {
             format!("approval of batch {name}"),
         );
         hold.message = format!(
-            "no device starts: batch {name} waits for approval; add {wanted} to spec.approvals"
+            "no device starts: batch {name} waits for approval; add {approval} to spec.approvals"
         );
         Some(hold)
     }
 
     /// Returns the gate of an older rollout that still has to flash one of the same devices.
     fn older_rollout(&self, batch: usize) -> Option<Hold> {
-        let own = self.snapshot.rollout;
-        let rank = (own.created, own.namespace.as_str(), own.name.as_str());
+        let rollout = self.snapshot.rollout;
+        let rank = (rollout.created, rollout.namespace.as_str(), rollout.name.as_str());
         let is_older =
             |other: &&OtherRollout<'_>| (other.created, other.namespace, other.name) < rank;
-        let mut older: Vec<_> = self.snapshot.others.iter().filter(is_older).collect();
+        let mut older: Vec<_> = self.snapshot.other_rollouts.iter().filter(is_older).collect();
         older.sort_by_key(|other| (other.created, other.namespace, other.name));
         let list = &self.lists[batch];
         let open = || list.names.iter().zip(&list.states).filter(|(_, state)| state.is_open());
         for other in older {
             let shared = open().find(|(name, _)| {
-                let (namespace, name) = instance_of(&own.namespace, name);
+                let (namespace, name) = instance_of(&rollout.namespace, name);
                 (other.holds)(namespace, name)
             });
             if let Some((device, _)) = shared {
-                let name = if other.namespace == own.namespace {
+                let name = if other.namespace == rollout.namespace {
                     other.name.to_owned()
                 } else {
                     format!("{}/{}", other.namespace, other.name)

@@ -131,14 +131,14 @@ fn place(run: &str, device: &Device<'_>) -> ([u8; 8], String) {
 /// Versions that devices are compared with.
 struct Comparison<'a> {
     spec: &'a EffectiveRollout,
-    wanted: Option<Version>,
+    target: Option<Version>,
     least: Option<Version>,
 }
 
 impl<'a> Comparison<'a> {
     fn of(spec: &'a EffectiveRollout) -> Self {
         let least = spec.min_version.as_deref().and_then(semantic);
-        Self { spec, wanted: semantic(&spec.version), least }
+        Self { spec, target: semantic(&spec.version), least }
     }
 
     /// Returns true unless the device's version excludes it. Counts devices that are excluded, and
@@ -152,8 +152,8 @@ impl<'a> Comparison<'a> {
         let reported = device.version.and_then(semantic);
         let mut unknown = false;
         if !spec.allow_downgrade {
-            match (&reported, &self.wanted) {
-                (Some(reported), Some(wanted)) if reported.cmp_precedence(wanted).is_gt() => {
+            match (&reported, &self.target) {
+                (Some(reported), Some(target)) if reported.cmp_precedence(target).is_gt() => {
                     left_out.newer += 1;
                     return false;
                 }
@@ -188,9 +188,9 @@ fn divide(
     namespace: &str,
     planned: &[Device<'_>],
 ) -> Result<Vec<(String, Vec<String>)>, PlanFault> {
-    let mut left: Vec<&Device<'_>> = planned.iter().collect();
+    let mut remaining_devices: Vec<&Device<'_>> = planned.iter().collect();
     let mut batches = Vec::new();
-    let named = |members: &[&Device<'_>]| -> Vec<String> {
+    let member_names = |members: &[&Device<'_>]| -> Vec<String> {
         members
             .iter()
             .map(|device| member_name(namespace, device.namespace, device.name))
@@ -198,16 +198,17 @@ fn divide(
     };
     for batch in &spec.batches {
         let most = batch.size.map_or(usize::MAX, |size| size.of(planned.len()));
-        let (mut taken, mut others) = (Vec::new(), Vec::with_capacity(left.len()));
-        for device in &left {
-            if taken.len() < most && holds(&batch.selector, device) {
-                taken.push(*device);
+        let (mut batch_devices, mut other_devices) =
+            (Vec::new(), Vec::with_capacity(remaining_devices.len()));
+        for device in &remaining_devices {
+            if batch_devices.len() < most && holds(&batch.selector, device) {
+                batch_devices.push(*device);
             } else {
-                others.push(*device);
+                other_devices.push(*device);
             }
         }
-        if !taken.is_empty() {
-            batches.push((batch.name.clone(), named(&taken)));
+        if !batch_devices.is_empty() {
+            batches.push((batch.name.clone(), member_names(&batch_devices)));
         } else if spec.explicit_batches
             && !planned.is_empty()
             && !planned.iter().any(|device| holds(&batch.selector, device))
@@ -215,10 +216,10 @@ fn divide(
             // A batch whose devices are in earlier batches, as in a small fleet, is just left out.
             return Err(PlanFault::EmptyBatch(batch.name.clone(), planned.len()));
         }
-        left = others;
+        remaining_devices = other_devices;
     }
-    if !left.is_empty() {
-        batches.push((rest_name(spec), named(&left)));
+    if !remaining_devices.is_empty() {
+        batches.push((rest_name(spec), member_names(&remaining_devices)));
     }
     Ok(batches)
 }

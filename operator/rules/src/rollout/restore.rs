@@ -58,11 +58,12 @@ impl<'a> Draft<'a> {
     fn wanted_uids(&self, batch: usize, shard: &ShardStatus, child: &Child<'_>) -> Vec<String> {
         let status = child.status;
         let results = [&status.completed_uuids, &status.failed_uuids, &status.skipped_uuids];
-        let mut begun: HashSet<&str> = results.into_iter().flatten().map(String::as_str).collect();
-        begun.extend(status.devices.iter().map(|device| device.uid.as_str()));
+        let mut begun_uids: HashSet<&str> =
+            results.into_iter().flatten().map(String::as_str).collect();
+        begun_uids.extend(status.devices.iter().map(|device| device.uid.as_str()));
         let list = &self.lists[batch];
         let exchanged = |(uid, place): (&String, usize)| {
-            if !list.states[place].awaits_result() || begun.contains(uid.as_str()) {
+            if !list.states[place].awaits_result() || begun_uids.contains(uid.as_str()) {
                 return uid.clone();
             }
             self.present(list.names[place]).map_or_else(|| uid.clone(), |now| now.uid.to_owned())
@@ -148,17 +149,17 @@ impl<'a> Draft<'a> {
 }
 
 /// JSON merge patch from one spec to another; empty if they are equivalent.
-fn difference(current: &FlashJobSpec, wanted: &FlashJobSpec) -> Map<String, Value> {
-    if current == wanted {
+fn difference(current: &FlashJobSpec, target: &FlashJobSpec) -> Map<String, Value> {
+    if current == target {
         return Map::new();
     }
     let fields = |spec: &FlashJobSpec| match serde_json::to_value(spec) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
     };
-    let (mut current, wanted) = (fields(current), fields(wanted));
+    let (mut current, target) = (fields(current), fields(target));
     let mut patch = Map::new();
-    for (name, value) in wanted {
+    for (name, value) in target {
         let changed = match current.remove(&name) {
             Some(was) if was == value => continue,
             // A merge patch keeps fields that it does not name, so removed fields are set to null.
@@ -171,14 +172,14 @@ fn difference(current: &FlashJobSpec, wanted: &FlashJobSpec) -> Map<String, Valu
     patch
 }
 
-/// Merge patch that turns `was` into `wanted`.
-fn replacing(was: &Value, wanted: Value) -> Value {
-    match (was, wanted) {
-        (Value::Object(was), Value::Object(wanted)) => {
-            let gone = was.keys().filter(|name| !wanted.contains_key(*name));
+/// Merge patch that turns `was` into `target`.
+fn replacing(was: &Value, target: Value) -> Value {
+    match (was, target) {
+        (Value::Object(was), Value::Object(target)) => {
+            let removed_names = was.keys().filter(|name| !target.contains_key(*name));
             let mut patch: Map<String, Value> =
-                gone.map(|name| (name.clone(), Value::Null)).collect();
-            for (name, value) in wanted {
+                removed_names.map(|name| (name.clone(), Value::Null)).collect();
+            for (name, value) in target {
                 match was.get(&name) {
                     Some(was) if *was == value => {}
                     Some(was) => drop(patch.insert(name, replacing(was, value))),
@@ -187,6 +188,6 @@ fn replacing(was: &Value, wanted: Value) -> Value {
             }
             Value::Object(patch)
         }
-        (_, wanted) => wanted,
+        (_, target) => target,
     }
 }

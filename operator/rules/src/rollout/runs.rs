@@ -222,7 +222,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
         }
     };
     let words = match draft.share(batch, hold.is_some()) {
-        Some(taken) => Words::held(&Hold::taken(&taken)),
+        Some(name) => Words::held(&Hold::name_taken(&name)),
         None => draft.refused_words().unwrap_or(words),
     };
     draft.replace_edited();

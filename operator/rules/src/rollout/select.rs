@@ -102,7 +102,7 @@ mod tests {
             .expect("valid")
     }
 
-    fn chosen(selector: RolloutSelector) -> bool {
+    fn is_selected(selector: RolloutSelector) -> bool {
         let nodes = ["n1".to_owned(), "n2".to_owned()];
         let properties = BTreeMap::from([("SITE".to_owned(), " athens ".to_owned())]);
         let device = Device {
@@ -128,19 +128,22 @@ mod tests {
     fn one_value_of_a_field_suffices_and_every_field_must_hold() {
         let types =
             RolloutSelector { device_types: list(&["x", "esp32_s2"]), ..Default::default() };
-        assert!(chosen(types.clone()));
-        assert!(chosen(RolloutSelector { nodes: list(&["n2"]), ..types.clone() }));
-        assert!(!chosen(RolloutSelector { nodes: list(&["n3"]), ..types.clone() }));
-        assert!(!chosen(RolloutSelector { versions: list(&["2"]), ..types.clone() }));
-        assert!(!chosen(RolloutSelector { application_types: list(&["hygro"]), ..types }));
-        assert!(chosen(RolloutSelector { instances: list(&["akri-a"]), ..Default::default() }));
+        assert!(is_selected(types.clone()));
+        assert!(is_selected(RolloutSelector { nodes: list(&["n2"]), ..types.clone() }));
+        assert!(!is_selected(RolloutSelector { nodes: list(&["n3"]), ..types.clone() }));
+        assert!(!is_selected(RolloutSelector { versions: list(&["2"]), ..types.clone() }));
+        assert!(!is_selected(RolloutSelector { application_types: list(&["hygro"]), ..types }));
+        assert!(is_selected(RolloutSelector {
+            instances: list(&["akri-a"]),
+            ..Default::default()
+        }));
     }
 
     #[test]
     fn everything_is_selected_only_by_all_and_conditions_still_narrow_it() {
         let all = RolloutSelector { all: Some(true), ..Default::default() };
-        assert!(chosen(all.clone()));
-        assert!(!chosen(RolloutSelector { versions: list(&["2"]), ..all }));
+        assert!(is_selected(all.clone()));
+        assert!(!is_selected(RolloutSelector { versions: list(&["2"]), ..all }));
     }
 
     #[test]
@@ -152,10 +155,10 @@ mod tests {
             versions: list(&[version]),
             ..Default::default()
         };
-        assert!(!chosen(without(on("n1", "1"))));
-        assert!(chosen(without(on("n1", "2"))));
+        assert!(!is_selected(without(on("n1", "1"))));
+        assert!(is_selected(without(on("n1", "2"))));
         assert!(
-            chosen(without(DeviceConditions::default())),
+            is_selected(without(DeviceConditions::default())),
             "an empty exclusion excludes nothing"
         );
     }
@@ -165,7 +168,10 @@ mod tests {
         let requires = |key: &str, operator, values: &[&str]| {
             let values = if values.is_empty() { None } else { list(values) };
             let requirement = PropertyRequirement { key: key.to_owned(), operator, values };
-            chosen(RolloutSelector { properties: Some(vec![requirement]), ..Default::default() })
+            is_selected(RolloutSelector {
+                properties: Some(vec![requirement]),
+                ..Default::default()
+            })
         };
         assert!(requires("SITE", PropertyOperator::In, &["athens", "chania"]));
         assert!(!requires("SITE", PropertyOperator::NotIn, &["athens"]));

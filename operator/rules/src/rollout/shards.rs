@@ -43,14 +43,14 @@ impl<'a> Draft<'a> {
     fn line_up(&mut self, batch: usize, first: usize) -> usize {
         let names = self.lists[batch].names.split_off(first);
         let states = self.lists[batch].states.split_off(first);
-        let (mut finals, mut next, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut finals, mut next, mut remainder) = (Vec::new(), Vec::new(), Vec::new());
         let mut absent = Vec::new();
         for entry in names.into_iter().zip(states) {
             let (name, state) = entry;
             if !state.is_open() {
                 finals.push(entry);
             } else if next.len() == MOST_OF_SHARD {
-                others.push(entry);
+                remainder.push(entry);
             } else if self.present(name).is_some() {
                 next.push(entry);
             } else {
@@ -59,7 +59,7 @@ impl<'a> Draft<'a> {
         }
         let count = next.len();
         let list = &mut self.lists[batch];
-        for (name, state) in finals.into_iter().chain(next).chain(others) {
+        for (name, state) in finals.into_iter().chain(next).chain(remainder) {
             list.push(name, state);
         }
         for (name, state) in absent {
@@ -76,9 +76,9 @@ impl<'a> Draft<'a> {
         let mut in_progress = false;
         for batch in 0..self.lists.len() {
             let target = if batch == current { current } else { self.last() };
-            let (waits, taken) = self.take_unsuccessful(batch);
-            in_progress |= batch == current && (waits || !taken.is_empty());
-            again.extend(taken.into_iter().map(|(name, state)| (target, name, state)));
+            let (waits, entries) = self.take_unsuccessful(batch);
+            in_progress |= batch == current && (waits || !entries.is_empty());
+            again.extend(entries.into_iter().map(|(name, state)| (target, name, state)));
         }
         self.forget_failures();
         for (target, name, state) in again {

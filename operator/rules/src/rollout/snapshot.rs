@@ -23,7 +23,7 @@ pub struct Snapshot<'a> {
     /// carried out before: parallelism is shared among them by what they report.
     pub children: Vec<Child<'a>>,
     /// Other rollouts that are not finished.
-    pub others: Vec<OtherRollout<'a>>,
+    pub other_rollouts: Vec<OtherRollout<'a>>,
     /// The API server's message where it refused the last step on a FlashJob (403, 422): a quota,
     /// a policy, an invalid template. None once a step was accepted.
     pub refused: Option<&'a str>,
@@ -197,7 +197,7 @@ impl<'a> Child<'a> {
 
     /// Devices with a begun attempt, in flight or verifying.
     #[must_use]
-    pub fn begun(&self) -> usize {
+    pub fn begun_devices(&self) -> usize {
         let counts = self.counts();
         (counts.active + counts.verifying) as usize
     }
@@ -206,14 +206,14 @@ impl<'a> Child<'a> {
     /// then starts nothing, although its status no longer refers to the latest generation.
     #[must_use]
     pub(crate) fn stays_quiet(&self, run_is_over: bool) -> bool {
-        self.is_quiet() || (run_is_over && self.deleting && self.begun() == 0)
+        self.is_quiet() || (run_is_over && self.deleting && self.begun_devices() == 0)
     }
 
     /// Returns true if it flashes no device and will flash none.
     #[must_use]
     pub(crate) fn is_quiet(&self) -> bool {
         self.has_ended()
-            || (self.is_observed() && self.spec.suspend == Some(true) && self.begun() == 0)
+            || (self.is_observed() && self.spec.suspend == Some(true) && self.begun_devices() == 0)
     }
 }
 

@@ -161,8 +161,8 @@ impl<'a> List<'a> {
     }
 
     /// Number of devices in a state.
-    pub(super) fn count(&self, wanted: Member) -> usize {
-        self.states.iter().filter(|state| **state == wanted).count()
+    pub(super) fn count(&self, member: Member) -> usize {
+        self.states.iter().filter(|state| **state == member).count()
     }
 
     /// Number of devices that still have to be flashed.
@@ -176,19 +176,19 @@ impl<'a> List<'a> {
         self.states.push(state);
     }
 
-    /// Removes and returns devices that no open FlashJob works on. `taken` holds their places,
-    /// ascending.
-    pub(super) fn take(&mut self, taken: &[usize]) -> Vec<(&'a str, Member)> {
+    /// Removes and returns devices that no open FlashJob works on. `taken_places` holds their
+    /// places, ascending.
+    pub(super) fn take(&mut self, taken_places: &[usize]) -> Vec<(&'a str, Member)> {
         for shard in &mut self.shards {
-            let before = taken.partition_point(|place| *place < shard.first as usize);
+            let before = taken_places.partition_point(|place| *place < shard.first as usize);
             shard.first -= u32::try_from(before).unwrap_or(shard.first);
         }
-        let mut wanted = taken.iter().copied().peekable();
+        let mut remaining_places = taken_places.iter().copied().peekable();
         let (mut names, mut states) = (Vec::with_capacity(self.names.len()), Vec::new());
-        let mut out = Vec::with_capacity(taken.len());
+        let mut out = Vec::with_capacity(taken_places.len());
         for (place, entry) in self.names.iter().zip(&self.states).enumerate() {
             let (name, state) = (*entry.0, *entry.1);
-            if wanted.next_if_eq(&place).is_some() {
+            if remaining_places.next_if_eq(&place).is_some() {
                 out.push((name, state));
             } else {
                 names.push(name);

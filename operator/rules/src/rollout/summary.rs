@@ -84,15 +84,15 @@ fn with_begun<'a>(
 }
 
 /// Number of devices with a result.
-fn done(counts: &RolloutCounts) -> u32 {
+fn devices_with_result(counts: &RolloutCounts) -> u32 {
     counts.completed + counts.failed + counts.skipped + counts.absent + counts.regressed
 }
 
 impl Draft<'_> {
     /// Number of devices of the run in each state.
     pub(super) fn counts(&self) -> RolloutCounts {
-        let begun = with_begun(RolloutCounts::default(), self.snapshot.children.iter());
-        self.lists.iter().map(counts_of).fold(begun, |sum, counts| RolloutCounts {
+        let begun_counts = with_begun(RolloutCounts::default(), self.snapshot.children.iter());
+        self.lists.iter().map(counts_of).fold(begun_counts, |sum, counts| RolloutCounts {
             planned: sum.planned + counts.planned,
             completed: sum.completed + counts.completed,
             unverified: sum.unverified + counts.unverified,
@@ -222,7 +222,7 @@ impl Draft<'_> {
             version: stored.version.clone(),
             firmware: self.firmware.take(),
             batch: (!self.batches.is_empty()).then(|| self.place_of(current)),
-            progress: Some(format!("{}/{}", done(&counts), counts.planned)),
+            progress: Some(format!("{}/{}", devices_with_result(&counts), counts.planned)),
             counts: Some(counts),
             left_out: stored.left_out,
             reasons: std::mem::take(&mut self.reasons),

@@ -54,8 +54,8 @@ impl Recurrence {
         let pattern = read_pattern(spec.start).map_err(|message| ("start", message))?;
         if !DURATION_SECONDS.contains(&spec.duration_seconds) {
             let (least, most) = (DURATION_SECONDS.start(), DURATION_SECONDS.end());
-            let given = spec.duration_seconds;
-            let message = format!("{given} is not between {least} and {most} (31 days)");
+            let seconds = spec.duration_seconds;
+            let message = format!("{seconds} is not between {least} and {most} (31 days)");
             return Err(("durationSeconds", format!("{message}; write 14400 for four hours")));
         }
         let zone = read_zone(spec.time_zone).map_err(|message| ("timeZone", message))?;

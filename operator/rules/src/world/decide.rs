@@ -18,13 +18,13 @@ impl World {
         let cached = self.rollouts.get(key)?;
         let jobs =
             self.rollouts.children(&cached.rollout.uid).filter_map(|job| self.jobs.get(job));
-        let others: Vec<_> = self
+        let other_rollouts: Vec<_> = self
             .rollouts
             .all()
             .filter(|other| !other.is_final() && other.rollout.uid != cached.rollout.uid)
             .map(|other| (other, |namespace: &str, name: &str| other.holds(namespace, name)))
             .collect();
-        let others = others.iter().map(|(other, holds)| OtherRollout {
+        let other_rollouts = other_rollouts.iter().map(|(other, holds)| OtherRollout {
             namespace: &other.rollout.namespace,
             name: &other.rollout.name,
             created: other.rollout.created,
@@ -35,7 +35,7 @@ impl World {
             rollout: &cached.rollout,
             world: &View { world: self, key, cached },
             children: jobs.filter_map(|job| child(job)).collect(),
-            others: others.collect(),
+            other_rollouts: other_rollouts.collect(),
             refused: self.rollouts.memory.get(key).and_then(Memory::refused),
             now,
         }))
@@ -54,7 +54,7 @@ impl World {
             rollout: &cached.rollout,
             world: &View { world: self, key: &part.rollout, cached },
             children: child(job).into_iter().collect(),
-            others: Vec::new(),
+            other_rollouts: Vec::new(),
             refused: None,
             now: Timestamp::UNIX_EPOCH,
         })
@@ -102,22 +102,22 @@ impl View<'_> {
         self.world.rules.namespaces.allow(&self.key.namespace, &instance.namespace)
     }
 
-    fn seen<'a>(&self, instance: &'a Instance) -> Option<Device<'a>> {
+    fn allowed_device<'a>(&self, instance: &'a Instance) -> Option<Device<'a>> {
         self.allows(instance).then(|| device(instance))
     }
 }
 
 impl rules::World for View<'_> {
     fn devices<'a>(&'a self) -> Box<dyn Iterator<Item = Device<'a>> + 'a> {
-        Box::new(self.world.devices.all().filter_map(|instance| self.seen(instance)))
+        Box::new(self.world.devices.all().filter_map(|instance| self.allowed_device(instance)))
     }
 
     fn device(&self, namespace: &str, name: &str) -> Option<Device<'_>> {
-        self.seen(self.world.devices.by_name(namespace, name)?)
+        self.allowed_device(self.world.devices.by_name(namespace, name)?)
     }
 
     fn device_by_uid(&self, uid: &str) -> Option<Device<'_>> {
-        self.seen(self.world.devices.by_uid(uid)?)
+        self.allowed_device(self.world.devices.by_uid(uid)?)
     }
 
     fn firmware(&self, question: &ResolveFirmware) -> FirmwareState {

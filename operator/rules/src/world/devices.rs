@@ -73,7 +73,7 @@ enum Interest {
 impl Devices {
     /// Applies an Instance's new state. Returns the jobs to plan.
     pub fn see(&mut self, instance: Instance) -> Vec<JobKey> {
-        if self.by_uid(&instance.uid).is_some_and(|known| **known == instance) {
+        if self.by_uid(&instance.uid).is_some_and(|cached| **cached == instance) {
             return Vec::new();
         }
         let mut jobs = self.asking_for(&instance);

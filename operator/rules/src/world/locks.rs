@@ -93,13 +93,14 @@ impl Locks {
     /// Holder of the device, other than this job and uid.
     #[must_use]
     pub fn holder(&self, identity: &Identity, job: &JobKey, uid: &str) -> Option<Holder> {
-        let other = |holder: &&Holder| holder.job != *job || holder.uid != uid;
-        let held = self.held.get(identity).into_iter().flatten().find(other);
+        let is_other = |holder: &&Holder| holder.job != *job || holder.uid != uid;
+        let holder = self.held.get(identity).into_iter().flatten().find(is_other);
         let pods = self.by_pod.get(identity).into_iter().flatten();
-        held.or_else(|| {
-            pods.filter_map(|pod| self.pods.get(pod)).map(|(_, holder)| holder).find(other)
-        })
-        .cloned()
+        holder
+            .or_else(|| {
+                pods.filter_map(|pod| self.pods.get(pod)).map(|(_, holder)| holder).find(is_other)
+            })
+            .cloned()
     }
 }
 

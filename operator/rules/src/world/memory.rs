@@ -43,7 +43,7 @@ pub struct Memory {
     /// Most recent attempt that used the slot of a pooled Service, by slot.
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
     /// Time at which this process observed the start of a device's first attempt, by uid.
-    begun: HashMap<String, Instant>,
+    begin_times: HashMap<String, Instant>,
     /// Answers of plugins about devices and Pods that are still open.
     pub answers: Arc<Answers>,
     /// Pods whose creation is in flight, by key of the step.
@@ -120,13 +120,13 @@ impl Memory {
         let current: HashMap<&String, Stage> =
             pods.iter().filter_map(|pod| Some((&pod.name, pod.stage()?))).collect();
         let is_known = |(name, stage): (&&String, &Stage)| {
-            self.stages.get(*name).is_some_and(|(known, _)| known == stage)
+            self.stages.get(*name).is_some_and(|(noted_stage, _)| noted_stage == stage)
         };
         if current.len() == self.stages.len() && current.iter().all(is_known) {
             return;
         }
         let stages = Arc::make_mut(&mut self.stages);
-        stages.retain(|name, (known, _)| current.get(name) == Some(known));
+        stages.retain(|name, (stage, _)| current.get(name) == Some(stage));
         for (name, stage) in current {
             stages.entry(name.clone()).or_insert((stage, now));
         }
@@ -163,9 +163,9 @@ impl Memory {
         if self.answers.built.keys().any(|uid| !open(uid)) {
             self.answers_mut().built.retain(|uid, _| open(uid));
         }
-        let there: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
-        if self.answers.judged.keys().any(|uid| !there.contains(uid.as_str())) {
-            self.answers_mut().judged.retain(|uid, _| there.contains(uid.as_str()));
+        let pod_uids: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+        if self.answers.judged.keys().any(|uid| !pod_uids.contains(uid.as_str())) {
+            self.answers_mut().judged.retain(|uid, _| pod_uids.contains(uid.as_str()));
         }
         if self.answers.out_of_service.values().any(|until| *until <= now) {
             self.answers_mut().out_of_service.retain(|_, until| *until > now);
@@ -198,14 +198,14 @@ impl Memory {
     /// result is stored, or that were removed from the job.
     fn note_begun(&mut self, job: &Job, status: &FlashJobStatus, now: Instant) {
         let same_run = job.status.run == status.run;
-        self.begun.retain(|uid, _| same_run && job.stored.contains_key(uid));
+        self.begin_times.retain(|uid, _| same_run && job.stored.contains_key(uid));
         let was_begun = |device: &DeviceStatus| {
             let stored = job.record(&device.uid).filter(|_| same_run);
             stored.is_some_and(|stored| stored.is_locked() && stored.attempt == device.attempt)
         };
         let begin = status.devices.iter().filter(|device| device.is_locked());
         for device in begin.filter(|device| device.attempt <= 1 && !was_begun(device)) {
-            self.begun.entry(device.uid.clone()).or_insert(now);
+            self.begin_times.entry(device.uid.clone()).or_insert(now);
         }
     }
 
@@ -216,7 +216,7 @@ impl Memory {
         &self,
         devices: impl Iterator<Item = &'a String>,
     ) -> HashMap<String, Instant> {
-        let began = |uid: &'a String| Some((uid.clone(), *self.begun.get(uid)?));
+        let began = |uid: &'a String| Some((uid.clone(), *self.begin_times.get(uid)?));
         devices.filter_map(began).collect()
     }
 
@@ -347,8 +347,8 @@ impl Memory {
         if let Some(name) = step.created_name() {
             Arc::make_mut(&mut self.failing).insert(name.to_owned(), error);
         } else {
-            let told = format!("{step} keeps failing: {error}");
-            Arc::make_mut(&mut self.failing_steps).insert(key, told);
+            let message = format!("{step} keeps failing: {error}");
+            Arc::make_mut(&mut self.failing_steps).insert(key, message);
         }
     }
 

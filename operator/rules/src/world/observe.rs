@@ -98,13 +98,13 @@ impl World {
         } else {
             self.waiting.insert(key.clone());
         }
-        let asked = job
+        let external_ip = job
             .spec
             .as_ref()
             .ok()
             .and_then(|spec| spec.external_ip.as_deref())
             .and_then(|text| text.parse::<IpAddr>().ok());
-        let addresses_in_use = match asked {
+        let addresses_in_use = match external_ip {
             Some(address) => self.addresses.contains_key(&address.to_string()),
             None => !self.addresses.is_empty(),
         };

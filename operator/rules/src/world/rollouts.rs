@@ -123,12 +123,12 @@ impl Memory {
         question: Option<ResolveFirmware>,
         now: Instant,
     ) -> Option<Arc<ResolveFirmware>> {
-        let asked = self.firmware.follow(question);
+        let new_question = self.firmware.follow(question);
         // A series of questions must not postpone a write again and again.
-        if asked.is_some() && self.answer_due.is_none_or(|due| due <= now) {
+        if new_question.is_some() && self.answer_due.is_none_or(|due| due <= now) {
             self.answer_due = Some(now + ANSWER_WAIT);
         }
-        asked
+        new_question
     }
 
     /// Remaining time for which a status write waits for the registry's answer.
@@ -177,7 +177,7 @@ impl Memory {
 /// The FlashRollouts of the cluster.
 #[derive(Debug, Default)]
 pub struct Rollouts {
-    known: HashMap<RolloutKey, Arc<CachedRollout>>,
+    by_key: HashMap<RolloutKey, Arc<CachedRollout>>,
     /// Memory of each rollout.
     pub memory: HashMap<RolloutKey, Memory>,
     /// FlashJobs by the uid of the rollout that owns them.
@@ -187,11 +187,11 @@ pub struct Rollouts {
 
 impl Rollouts {
     /// Applies a rollout's new state. A state older than the cached one is ignored.
-    pub fn see(&mut self, known: CachedRollout) {
-        let key = known.key();
-        if let Some(before) = self.known.get(&key) {
-            let same = before.rollout.uid == known.rollout.uid;
-            if same && !newer(&known.resource_version, &before.resource_version) {
+    pub fn see(&mut self, update: CachedRollout) {
+        let key = update.key();
+        if let Some(before) = self.by_key.get(&key) {
+            let same = before.rollout.uid == update.rollout.uid;
+            if same && !newer(&update.resource_version, &before.resource_version) {
                 return;
             }
             if !same {
@@ -201,9 +201,10 @@ impl Rollouts {
         // Devices that it has flashed are free for the rollouts that wait behind it.
         let waits_behind = [rollout_reason::OLDER_ROLLOUT, rollout_reason::OLDER_ROLLOUT_BLOCKED];
         self.wake_those_that_wait(&waits_behind, DEVICES_PAUSE);
-        let before = self.known.get(&key).and_then(|before| before.awaits_person());
-        let moves = known.is_final() || known.rollout.deleting || before != known.awaits_person();
-        self.known.insert(key.clone(), Arc::new(known));
+        let before = self.by_key.get(&key).and_then(|before| before.awaits_person());
+        let moves =
+            update.is_final() || update.rollout.deleting || before != update.awaits_person();
+        self.by_key.insert(key.clone(), Arc::new(update));
         self.due.insert(key, Duration::ZERO);
         if moves {
             self.wake_open();
@@ -212,7 +213,7 @@ impl Rollouts {
 
     /// Forgets a deleted rollout; others may have waited for its devices.
     pub fn forget(&mut self, key: &RolloutKey) {
-        self.known.remove(key);
+        self.by_key.remove(key);
         self.memory.remove(key);
         self.wake_open();
     }
@@ -220,12 +221,12 @@ impl Rollouts {
     /// The rollout with that name.
     #[must_use]
     pub fn get(&self, key: &RolloutKey) -> Option<&Arc<CachedRollout>> {
-        self.known.get(key)
+        self.by_key.get(key)
     }
 
     /// All rollouts.
     pub fn all(&self) -> impl Iterator<Item = &Arc<CachedRollout>> {
-        self.known.values()
+        self.by_key.values()
     }
 
     /// FlashJobs owned by the rollout with that uid.
@@ -254,14 +255,14 @@ impl Rollouts {
 
     /// Marks all unfinished rollouts as due because devices have changed.
     pub fn devices_changed(&mut self) {
-        for known in self.known.values().filter(|known| !known.is_final()) {
-            self.due.entry(known.key()).or_insert(DEVICES_PAUSE);
+        for cached in self.by_key.values().filter(|cached| !cached.is_final()) {
+            self.due.entry(cached.key()).or_insert(DEVICES_PAUSE);
         }
     }
 
     /// Marks all rollouts as due.
     pub fn all_due(&mut self) {
-        self.due.extend(self.known.keys().map(|key| (key.clone(), Duration::ZERO)));
+        self.due.extend(self.by_key.keys().map(|key| (key.clone(), Duration::ZERO)));
     }
 
     /// Wakes the rollouts that wait for a FlashJob's name to become free: a FlashJob was deleted.
@@ -271,20 +272,20 @@ impl Rollouts {
 
     /// Wakes the rollouts that wait for one of these reasons.
     fn wake_those_that_wait(&mut self, reasons: &[RolloutReason], pause: Duration) {
-        let waits = |known: &&Arc<CachedRollout>| {
-            let reason = known.rollout.status.reason.as_deref();
+        let waits = |cached: &&Arc<CachedRollout>| {
+            let reason = cached.rollout.status.reason.as_deref();
             reasons.iter().any(|waited| reason == Some(waited.name))
         };
-        for known in self.known.values().filter(waits) {
-            self.due.entry(known.key()).or_insert(pause);
+        for cached in self.by_key.values().filter(waits) {
+            self.due.entry(cached.key()).or_insert(pause);
         }
     }
 
     /// Wakes all unfinished rollouts: they may wait for the one that changed, or name in their
     /// status what it waits for.
     fn wake_open(&mut self) {
-        for known in self.known.values().filter(|known| !known.is_final()) {
-            self.due.insert(known.key(), Duration::ZERO);
+        for cached in self.by_key.values().filter(|cached| !cached.is_final()) {
+            self.due.insert(cached.key(), Duration::ZERO);
         }
     }
 

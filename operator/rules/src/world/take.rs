@@ -93,12 +93,12 @@ impl World {
                 let key = job.key.clone();
                 if self.see_job(*job) { vec![key] } else { Vec::new() }
             }
-            Object::Rollout(known) => {
-                let uid = known.rollout.uid.clone();
+            Object::Rollout(cached) => {
+                let uid = cached.rollout.uid.clone();
                 // A late response to one of our requests may show an object that is already
                 // deleted.
                 if !self.departed.has(&uid) {
-                    self.rollouts.see(*known);
+                    self.rollouts.see(*cached);
                 }
                 self.children_that_wait(&uid)
             }
@@ -124,9 +124,9 @@ impl World {
                 self.note_departure(uid, &job.resource_version);
                 self.miss(&Subject::Job(job.key), uid)
             }
-            Object::Rollout(known) => {
-                self.note_departure(uid, &known.resource_version);
-                self.miss(&Subject::Rollout(known.key()), uid)
+            Object::Rollout(cached) => {
+                self.note_departure(uid, &cached.resource_version);
+                self.miss(&Subject::Rollout(cached.key()), uid)
             }
             Object::Instance(_) => {
                 self.rollouts.devices_changed();
@@ -152,18 +152,18 @@ impl World {
     fn miss(&mut self, subject: &Subject, uid: &str) -> Vec<JobKey> {
         match subject {
             Subject::Job(key) => {
-                let known = self.jobs.get(key).filter(|known| known.uid == uid).cloned();
-                if let Some(known) = known {
+                let job = self.jobs.get(key).filter(|job| job.uid == uid).cloned();
+                if let Some(job) = job {
                     // A response to one of our requests may still arrive.
-                    self.note_departure(uid, &known.resource_version);
+                    self.note_departure(uid, &job.resource_version);
                     self.forget_job(key);
                 }
                 self.waiting_jobs()
             }
             Subject::Rollout(key) => {
-                let known = self.rollouts.get(key).filter(|known| known.rollout.uid == uid);
-                if let Some(known) = known.cloned() {
-                    self.note_departure(uid, &known.resource_version);
+                let cached = self.rollouts.get(key).filter(|cached| cached.rollout.uid == uid);
+                if let Some(cached) = cached.cloned() {
+                    self.note_departure(uid, &cached.resource_version);
                     self.rollouts.forget(key);
                 }
                 self.children_that_wait(uid)
@@ -190,18 +190,18 @@ impl World {
         let mut keys = Vec::new();
         match kind {
             Kind::Job => {
-                let gone = self.jobs.values().filter(|job| !listed.contains(&job.uid));
-                let gone: Vec<JobKey> = gone.map(|job| job.key.clone()).collect();
-                gone.iter().for_each(|key| self.forget_job(key));
+                let jobs = self.jobs.values().filter(|job| !listed.contains(&job.uid));
+                let job_keys: Vec<JobKey> = jobs.map(|job| job.key.clone()).collect();
+                job_keys.iter().for_each(|key| self.forget_job(key));
                 keys.extend(self.waiting_jobs());
             }
             Kind::Rollout => {
-                let gone = self.rollouts.all();
-                let gone = gone.filter(|known| !listed.contains(&known.rollout.uid));
-                let gone: Vec<_> = gone.map(Arc::clone).collect();
-                for known in gone {
-                    self.rollouts.forget(&known.key());
-                    keys.extend(self.children_that_wait(&known.rollout.uid));
+                let rollouts = self.rollouts.all();
+                let rollouts = rollouts.filter(|cached| !listed.contains(&cached.rollout.uid));
+                let rollouts: Vec<_> = rollouts.map(Arc::clone).collect();
+                for cached in rollouts {
+                    self.rollouts.forget(&cached.key());
+                    keys.extend(self.children_that_wait(&cached.rollout.uid));
                 }
                 self.rollouts.all_due();
             }

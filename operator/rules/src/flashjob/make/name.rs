@@ -73,14 +73,14 @@ mod tests {
     fn a_name_is_the_same_for_the_same_attempt_and_another_for_any_other() {
         let base = attempt_name("job", "uid", "run", "device", 1);
         assert_eq!(base, attempt_name("job", "uid", "run", "device", 1));
-        let others = [
+        let other_names = [
             attempt_name("job", "uid2", "run", "device", 1),
             attempt_name("job", "uid", "run2", "device", 1),
             attempt_name("job", "uid", "run", "device2", 1),
             attempt_name("job", "uid", "run", "device", 2),
             attempt_name("job", "uid", "rundevice", "", 1),
         ];
-        assert!(others.iter().all(|other| *other != base));
+        assert!(other_names.iter().all(|other| *other != base));
     }
 
     #[test]

@@ -29,11 +29,11 @@ pub(super) fn check_overrides(overrides: &PodOverrides, policy: &PodPolicy) -> R
             &policy.priority_class_names,
         ),
     ];
-    for (field, setting, wanted, allowed) in listed {
-        let Some(wanted) = non_empty(wanted.as_ref()) else { continue };
-        if !allowed.contains(&wanted) {
+    for (field, setting, value, allowed) in listed {
+        let Some(value) = non_empty(value.as_ref()) else { continue };
+        if !allowed.contains(&value) {
             return Err(Denied(format!(
-                "spec.podOverrides.{field} {wanted:?} is not in {setting} of the operator's \
+                "spec.podOverrides.{field} {value:?} is not in {setting} of the operator's \
                  configuration"
             )));
         }
@@ -41,8 +41,9 @@ pub(super) fn check_overrides(overrides: &PodOverrides, policy: &PodPolicy) -> R
     let keys = |map: &Option<BTreeMap<String, String>>| -> Vec<String> {
         map.iter().flatten().map(|(key, _)| key.clone()).collect()
     };
-    let asked = overrides.resources.iter().flat_map(|given| [&given.requests, &given.limits]);
-    let resources: Vec<String> = asked.flatten().flat_map(BTreeMap::keys).cloned().collect();
+    let maps =
+        overrides.resources.iter().flat_map(|resources| [&resources.requests, &resources.limits]);
+    let resources: Vec<String> = maps.flatten().flat_map(BTreeMap::keys).cloned().collect();
     type Allows = fn(&PodPolicy, &str) -> bool;
     let keyed: [(&str, &str, Vec<String>, Allows); 4] = [
         ("resources", "podPolicy.resources", resources, PodPolicy::allows_resource),
@@ -83,13 +84,13 @@ fn not_allowed(field: &str, key: &str, setting: &str) -> Denied {
 
 /// Merges entries: our own take precedence, then the earlier of the others.
 pub(super) fn with(
-    mut own: BTreeMap<String, String>,
-    others: [&Option<BTreeMap<String, String>>; 2],
+    mut entries: BTreeMap<String, String>,
+    additions: [&Option<BTreeMap<String, String>>; 2],
 ) -> BTreeMap<String, String> {
-    for (key, value) in others.into_iter().flatten().flatten() {
-        own.entry(key.clone()).or_insert_with(|| value.clone());
+    for (key, value) in additions.into_iter().flatten().flatten() {
+        entries.entry(key.clone()).or_insert_with(|| value.clone());
     }
-    own
+    entries
 }
 
 pub(super) fn tolerations(overrides: &PodOverrides) -> Option<Vec<core::Toleration>> {
@@ -102,14 +103,14 @@ pub(super) fn resources(
     attempt: &Attempt<'_>,
     defaults: &Resources,
 ) -> Option<core::ResourceRequirements> {
-    let given: Resources = attempt.spec.pod_overrides.resources.clone().unwrap_or_default();
-    let merged = |given, default: &Option<BTreeMap<String, IntOrString>>| {
+    let requested: Resources = attempt.spec.pod_overrides.resources.clone().unwrap_or_default();
+    let merged = |values, default: &Option<BTreeMap<String, IntOrString>>| {
         let mut all = quantities(default.clone());
-        all.extend(quantities(given));
+        all.extend(quantities(values));
         all
     };
-    let mut limits = merged(given.limits, &defaults.limits);
-    let requests = merged(given.requests, &defaults.requests);
+    let mut limits = merged(requested.limits, &defaults.limits);
+    let requests = merged(requested.requests, &defaults.requests);
     if attempt.flash.attach_device {
         limits.insert(format!("akri.sh/{}", attempt.instance.name), Quantity("1".to_owned()));
     }
@@ -124,12 +125,12 @@ pub(super) fn resources(
     })
 }
 
-fn quantities(given: Option<BTreeMap<String, IntOrString>>) -> BTreeMap<String, Quantity> {
+fn quantities(map: Option<BTreeMap<String, IntOrString>>) -> BTreeMap<String, Quantity> {
     let text = |value| match value {
         IntOrString::Int(number) => Quantity(number.to_string()),
         IntOrString::String(text) => Quantity(text),
     };
-    given.unwrap_or_default().into_iter().map(|(name, value)| (name, text(value))).collect()
+    map.unwrap_or_default().into_iter().map(|(name, value)| (name, text(value))).collect()
 }
 
 /// Binds the flash of a device on a node's bus to that node. A Pod that tolerates every taint is
@@ -187,13 +188,13 @@ fn on_nodes(
     }
 }
 
-fn toleration(given: &Toleration) -> core::Toleration {
+fn toleration(toleration: &Toleration) -> core::Toleration {
     core::Toleration {
-        key: given.key.clone(),
-        operator: given.operator.clone(),
-        value: given.value.clone(),
-        effect: given.effect.clone(),
-        toleration_seconds: given.toleration_seconds,
+        key: toleration.key.clone(),
+        operator: toleration.operator.clone(),
+        value: toleration.value.clone(),
+        effect: toleration.effect.clone(),
+        toleration_seconds: toleration.toleration_seconds,
     }
 }
 

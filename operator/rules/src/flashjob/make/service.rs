@@ -28,13 +28,17 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
         (annotation::DIGEST.to_owned(), attempt.digest.to_string()),
     ]);
     annotations.extend(pool.map(|pool| (annotation::POOL.to_owned(), pool.to_owned())));
-    let asked = attempt.spec.external_ip.clone();
-    for (own, given) in [(&mut labels, &policy.labels), (&mut annotations, &policy.annotations)] {
-        for (key, value) in given {
-            own.entry(key.clone()).or_insert_with(|| value.clone());
+    let external_ip = attempt.spec.external_ip.clone();
+    for (entries, defaults) in
+        [(&mut labels, &policy.labels), (&mut annotations, &policy.annotations)]
+    {
+        for (key, value) in defaults {
+            entries.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
-    if let Some((annotation, address)) = policy.external_ip_annotation.clone().zip(asked.clone()) {
+    if let Some((annotation, address)) =
+        policy.external_ip_annotation.clone().zip(external_ip.clone())
+    {
         annotations.insert(annotation, address);
     }
     let ports = attempt.flash.ports.iter().map(|port| ServicePort {
@@ -59,7 +63,7 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
             type_: Some("LoadBalancer".to_owned()),
             selector: Some(selector.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             ports: Some(ports.collect()),
-            load_balancer_ip: asked.filter(|_| policy.external_ip_annotation.is_none()),
+            load_balancer_ip: external_ip.filter(|_| policy.external_ip_annotation.is_none()),
             // The device is triggered as soon as the container runs; the route to the container
             // must not wait until the kubelet has reported the Pod as ready, nor for the readiness
             // of a sidecar.

@@ -77,13 +77,18 @@ impl Endpoint {
         Some(Self { host, port })
     }
 
-    /// Parses the endpoint that a FlashJob sets instead of the one from Akri. `own` is the
-    /// endpoint from Akri for the same device; a host name may resolve to any device, so it is
-    /// accepted only if `own` has it, or `names` lists it (`*.example.com`: all names below it).
+    /// Parses the endpoint that a FlashJob sets instead of the one from Akri. `akri_endpoint` is
+    /// the endpoint from Akri for the same device; a host name may resolve to any device, so it is
+    /// accepted only if `akri_endpoint` has it, or `names` lists it (`*.example.com`: all names
+    /// below it).
     ///
     /// # Errors
     /// Description of the error and of the expected value.
-    pub fn overriding(text: &str, own: Option<&str>, names: &[String]) -> Result<Self, String> {
+    pub fn overriding(
+        text: &str,
+        akri_endpoint: Option<&str>,
+        names: &[String],
+    ) -> Result<Self, String> {
         let lower = text.trim().to_ascii_lowercase();
         let parts = Parts::of(&lower);
         let expected = "expected host:port, with an address such as 10.0.0.7 or [fd00::7]";
@@ -114,7 +119,8 @@ impl Endpoint {
             Host::Ipv4(_) | Host::Ipv6(_) => return Ok(endpoint),
             Host::Domain(name) => name,
         };
-        let is_own = own.and_then(Self::read).is_some_and(|own| own.host == endpoint.host);
+        let is_own =
+            akri_endpoint.and_then(Self::read).is_some_and(|akri| akri.host == endpoint.host);
         let is_listed = names.iter().any(|listed| match listed.strip_prefix("*.") {
             Some(domain) => name.strip_suffix(domain).is_some_and(|begin| begin.ends_with('.')),
             None => listed.eq_ignore_ascii_case(name),
@@ -203,13 +209,13 @@ mod tests {
     #[test]
     fn a_host_name_is_the_device_s_own_or_listed() {
         let names = ["*.devices.example.com".to_owned(), "lab".to_owned()];
-        for (text, own) in [
+        for (text, akri_endpoint) in [
             ("Esp-1.local:80", Some("http://esp-1.local.")),
             ("a.devices.example.com", None),
             ("b.a.devices.example.com:8080", None),
             ("LAB", None),
         ] {
-            assert!(Endpoint::overriding(text, own, &names).is_ok(), "{text}");
+            assert!(Endpoint::overriding(text, akri_endpoint, &names).is_ok(), "{text}");
         }
         for text in ["esp-2.local", "devices.example.com", "evildevices.example.com", "lab2"] {
             assert!(Endpoint::overriding(text, Some("esp-1.local"), &names).is_err(), "{text}");
@@ -250,8 +256,8 @@ mod tests {
                 let bare = host.starts_with("::");
                 let host = if bare { format!("[{host}]") } else { host };
                 let text = format!("{host}:{port}");
-                let found = read(&format!("{scheme}{text}/"));
-                prop_assert_eq!(found, Some(format!("{address}:{port}")), "{}", host);
+                let endpoint = read(&format!("{scheme}{text}/"));
+                prop_assert_eq!(endpoint, Some(format!("{address}:{port}")), "{}", host);
             }
         }
 

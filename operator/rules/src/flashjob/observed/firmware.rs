@@ -23,17 +23,17 @@ impl Inquiry {
     pub fn follow(&mut self, question: Option<ResolveFirmware>) -> Option<Arc<ResolveFirmware>> {
         let Some(question) = question else {
             // A resolved answer may not be stored yet.
-            self.0.take_if(|asked| !matches!(asked.answer, FirmwareState::Resolved(_)));
-            self.0.iter_mut().for_each(|asked| asked.is_open = false);
+            self.0.take_if(|state| !matches!(state.answer, FirmwareState::Resolved(_)));
+            self.0.iter_mut().for_each(|state| state.is_open = false);
             return None;
         };
-        let same = self.0.take().filter(|asked| *asked.question == question);
-        if same.as_ref().is_some_and(|asked| asked.is_open) {
+        let same = self.0.take().filter(|state| *state.question == question);
+        if same.as_ref().is_some_and(|state| state.is_open) {
             self.0 = same;
             return None;
         }
         let question = Arc::new(question);
-        let answer = same.map_or(FirmwareState::Asking, |asked| asked.answer);
+        let answer = same.map_or(FirmwareState::Asking, |state| state.answer);
         self.0 = Some(QuestionState { question: question.clone(), answer, is_open: true });
         Some(question)
     }
@@ -44,14 +44,14 @@ impl Inquiry {
     pub fn awaits(&self, question: &Arc<ResolveFirmware>) -> bool {
         self.0
             .as_ref()
-            .is_some_and(|asked| asked.is_open && Arc::ptr_eq(&asked.question, question))
+            .is_some_and(|state| state.is_open && Arc::ptr_eq(&state.question, question))
     }
 
     /// Stores the answer. Returns false if it is no longer awaited.
     pub fn take(&mut self, question: &Arc<ResolveFirmware>, answer: FirmwareState) -> bool {
         let is_awaited = self.awaits(question);
-        if is_awaited && let Some(asked) = &mut self.0 {
-            asked.answer = answer;
+        if is_awaited && let Some(state) = &mut self.0 {
+            state.answer = answer;
         }
         is_awaited
     }
@@ -59,15 +59,15 @@ impl Inquiry {
     /// Returns true if a question was asked and has no answer yet.
     #[must_use]
     pub(crate) fn is_unanswered(&self) -> bool {
-        let asked = self.0.as_ref().filter(|asked| asked.is_open);
-        asked.is_some_and(|asked| matches!(asked.answer, FirmwareState::Asking))
+        let state = self.0.as_ref().filter(|state| state.is_open);
+        state.is_some_and(|state| matches!(state.answer, FirmwareState::Asking))
     }
 
     /// The answer to a question, as far as it is known.
     #[must_use]
     pub fn answer(&self, question: &ResolveFirmware) -> FirmwareState {
-        let asked = self.0.as_ref().filter(|asked| *asked.question == *question);
-        asked.map(|asked| asked.answer.clone()).unwrap_or_default()
+        let state = self.0.as_ref().filter(|state| *state.question == *question);
+        state.map(|state| state.answer.clone()).unwrap_or_default()
     }
 }
 

@@ -52,8 +52,9 @@ impl Identity {
     /// Parses the output of [`fmt::Display`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let known = ["endpoint/", "bus/", "instance/"].iter().any(|kind| text.starts_with(kind));
-        known.then(|| Self(text.to_owned()))
+        let has_kind =
+            ["endpoint/", "bus/", "instance/"].iter().any(|kind| text.starts_with(kind));
+        has_kind.then(|| Self(text.to_owned()))
     }
 }
 

@@ -69,7 +69,7 @@ impl Instance {
         let properties = &instance.spec.broker_properties;
         let properties = properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let nodes = instance.spec.nodes.clone();
-        let mut known = Self::new(
+        let mut device = Self::new(
             &instance.namespace().unwrap_or_default(),
             &instance.name_any(),
             &instance.uid().unwrap_or_default(),
@@ -78,8 +78,8 @@ impl Instance {
         );
         // Its device is disappearing, even if a finalizer keeps the object for a long time.
         let leaves = instance.metadata.deletion_timestamp.is_some();
-        known.fault = leaves.then(|| "is being deleted".into());
-        known
+        device.fault = leaves.then(|| "is being deleted".into());
+        device
     }
 
     /// Creates an Instance for an object that cannot be decoded.
@@ -87,10 +87,10 @@ impl Instance {
     pub fn unreadable(metadata: &ObjectMeta, error: &str) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, name) = (text(&metadata.namespace), text(&metadata.name));
-        let mut known =
+        let mut device =
             Self::new(&namespace, &name, &text(&metadata.uid), Vec::new(), std::iter::empty());
-        known.fault = Some(format!("cannot be decoded: {error}").into());
-        known
+        device.fault = Some(format!("cannot be decoded: {error}").into());
+        device
     }
 
     /// Creates a device.
@@ -123,8 +123,8 @@ impl Instance {
     /// The value of a property, trimmed. None: it is missing or empty.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {
-        let found = self.properties.iter().find(|(key, _)| *key == name);
-        found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+        let entry = self.properties.iter().find(|(key, _)| *key == name);
+        entry.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }
 
     /// Traits that guards compare.
@@ -227,8 +227,8 @@ mod tests {
 
     #[test]
     fn properties_come_back_as_they_were_but_for_nul() {
-        let given = [("A", ""), ("", "b"), ("C", "d\0e")];
-        let properties = Properties::new(given.into_iter());
+        let entries = [("A", ""), ("", "b"), ("C", "d\0e")];
+        let properties = Properties::new(entries.into_iter());
         assert_eq!(properties.iter().collect::<Vec<_>>(), [("A", ""), ("", "b"), ("C", "de")]);
     }
 

@@ -97,7 +97,7 @@ struct Results {
     hasher: RandomState,
     finishes: Vec<Option<Finish>>,
     /// Results of uids that the spec does not name.
-    others: HashMap<String, Finish>,
+    outside_spec: HashMap<String, Finish>,
 }
 
 /// Result of a device.
@@ -183,7 +183,7 @@ impl Job {
     pub fn result(&self, uid: &str) -> Option<Finish> {
         match self.place(uid) {
             Some(place) => self.results.finishes[place],
-            None => self.results.others.get(uid).copied(),
+            None => self.results.outside_spec.get(uid).copied(),
         }
     }
 
@@ -211,7 +211,7 @@ impl Job {
         let is_out = |device: &DeviceStatus| self.place(&device.uid).is_none();
         self.deleting
             || !self.same_run()
-            || !self.results.others.is_empty()
+            || !self.results.outside_spec.is_empty()
             || self.status.devices.iter().any(is_out)
     }
 
@@ -253,15 +253,15 @@ impl Results {
         {
             match results.place(uids, uid) {
                 Some(place) => results.finishes[place] = Some(finish),
-                None => drop(results.others.insert(uid.clone(), finish)),
+                None => drop(results.outside_spec.insert(uid.clone(), finish)),
             }
         }
         results
     }
 
     fn place(&self, uids: &[String], uid: &str) -> Option<usize> {
-        let found =
+        let entry =
             self.places.find(self.hasher.hash_one(uid), |place| uids[*place as usize] == uid);
-        found.map(|place| *place as usize)
+        entry.map(|place| *place as usize)
     }
 }

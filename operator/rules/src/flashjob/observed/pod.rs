@@ -121,8 +121,8 @@ impl Pod {
     /// Returns true if its container may be running, which keeps the device locked.
     #[must_use]
     pub(crate) fn may_run(&self) -> bool {
-        let gone = self.gone.as_ref().is_some_and(|gone| gone.confirmed);
-        self.ended.is_none() && (self.scheduled || !gone)
+        let is_gone = self.gone.as_ref().is_some_and(|gone| gone.confirmed);
+        self.ended.is_none() && (self.scheduled || !is_gone)
     }
 
     /// Current stage; `None` before it is bound to a node, and once it is gone.

@@ -79,7 +79,7 @@ fn forbidden(status: &Status) -> Option<Meaning> {
 mod tests {
     use super::*;
 
-    fn refused(code: u16, message: &str) -> Option<Meaning> {
+    fn meaning(code: u16, message: &str) -> Option<Meaning> {
         let status = Status { code, message: message.to_owned(), ..Status::default() };
         Refusal::of(Refused::Pod, &status, Timestamp::UNIX_EPOCH).map(|refusal| refusal.meaning)
     }
@@ -94,7 +94,7 @@ mod tests {
              services.loadbalancers=2",
             "pods \"a\" is forbidden: status unknown for quota: compute, resources: pods",
         ] {
-            assert_eq!(refused(403, message), Some(Meaning::Quota { unused_since: None }));
+            assert_eq!(meaning(403, message), Some(Meaning::Quota { unused_since: None }));
         }
     }
 
@@ -124,7 +124,7 @@ mod tests {
                  is missing",
             ),
         ] {
-            assert_eq!(refused(code, message), Some(Meaning::Final), "{message}");
+            assert_eq!(meaning(code, message), Some(Meaning::Final), "{message}");
         }
     }
 
@@ -135,7 +135,7 @@ mod tests {
              serviceaccount \"flasher\" not found",
             "pods \"a\" is forbidden: no PriorityClass with name low was found",
         ] {
-            assert_eq!(refused(403, message), Some(Meaning::MayPass), "{message}");
+            assert_eq!(meaning(403, message), Some(Meaning::MayPass), "{message}");
         }
         let ending = serde_json::json!({
             "code": 403,
@@ -159,8 +159,8 @@ mod tests {
         let lacking = "pods is forbidden: User \
                        \"system:serviceaccount:flashjob-system:flashjob-operator\" cannot create \
                        resource \"pods\" in API group \"\"";
-        assert_eq!(refused(403, lacking), None);
-        assert_eq!(refused(500, "failed calling webhook"), None);
-        assert_eq!(refused(429, "too many requests"), None);
+        assert_eq!(meaning(403, lacking), None);
+        assert_eq!(meaning(500, "failed calling webhook"), None);
+        assert_eq!(meaning(429, "too many requests"), None);
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct AddressWish {
     /// True if the plugin requires an IP address.
     pub needs_ip: bool,
     /// The address that the job requests.
-    pub asked: Option<IpAddr>,
+    pub requested_ip: Option<IpAddr>,
     /// Address of the device: an address of the same family is preferred.
     pub device: Option<IpAddr>,
 }
@@ -61,8 +61,8 @@ impl AddressWish {
     /// Returns the best of these addresses; `None` if none is suitable.
     #[must_use]
     pub fn choose<'a>(&self, addresses: &'a [Address]) -> Option<&'a Address> {
-        if self.asked.is_some() {
-            return addresses.iter().find(|address| address.ip == self.asked);
+        if self.requested_ip.is_some() {
+            return addresses.iter().find(|address| address.ip == self.requested_ip);
         }
         let mut fitting = addresses.iter().filter(|address| self.fits(address));
         let same_family = |address: &&Address| match (address.ip, self.device) {
@@ -129,39 +129,43 @@ mod tests {
 
     use super::*;
 
-    fn given(ingress: &Value) -> Vec<Address> {
+    fn addresses_of(ingress: &Value) -> Vec<Address> {
         let service = json!({"status": {"loadBalancer": {"ingress": ingress}}});
         addresses(&serde_json::from_value(service).expect("a Service"))
     }
 
     #[test]
     fn the_family_of_the_device_comes_first_and_a_port_with_an_error_is_no_address() {
-        let both = given(&json!([{"ip": "2001:db8::5"}, {"ip": "192.0.2.8"}, {"hostname": "lb"}]));
+        let dual_stack =
+            addresses_of(&json!([{"ip": "2001:db8::5"}, {"ip": "192.0.2.8"}, {"hostname": "lb"}]));
         let wish =
             |device: &str| AddressWish { device: device.parse().ok(), ..Default::default() };
         for (device, expected) in
             [("10.0.0.1", "192.0.2.8"), ("fd00::1", "2001:db8::5"), ("a-name", "2001:db8::5")]
         {
-            let chosen = wish(device).choose(&both).map(|address| address.text.as_str());
+            let chosen = wish(device).choose(&dual_stack).map(|address| address.text.as_str());
             assert_eq!(chosen, Some(expected), "{device}");
         }
         let broken = json!({
             "ip": "192.0.2.8", "ports": [{"port": 1, "protocol": "TCP", "error": "Conflict"}],
         });
-        assert_eq!(given(&json!([broken])), []);
-        assert_eq!(given(&json!([{"ip": ""}, {"hostname": ""}])), []);
+        assert_eq!(addresses_of(&json!([broken])), []);
+        assert_eq!(addresses_of(&json!([{"ip": ""}, {"hostname": ""}])), []);
     }
 
     #[test]
     fn only_the_address_that_was_asked_for_will_do() {
-        let wish = AddressWish { asked: "2001:db8::5".parse().ok(), ..Default::default() };
-        assert!(wish.choose(&given(&json!([{"ip": "192.0.2.8"}, {"hostname": "lb"}]))).is_none());
-        assert!(wish.choose(&given(&json!([{"ip": "2001:DB8:0::5"}]))).is_some());
+        let wish = AddressWish { requested_ip: "2001:db8::5".parse().ok(), ..Default::default() };
+        assert!(
+            wish.choose(&addresses_of(&json!([{"ip": "192.0.2.8"}, {"hostname": "lb"}])))
+                .is_none()
+        );
+        assert!(wish.choose(&addresses_of(&json!([{"ip": "2001:DB8:0::5"}]))).is_some());
     }
 
     #[test]
     fn a_host_name_will_not_do_where_an_ip_address_is_needed() {
-        let named = given(&json!([{"hostname": "lb.example.com"}]));
+        let named = addresses_of(&json!([{"hostname": "lb.example.com"}]));
         let wish = |needs_ip| AddressWish { needs_ip, ..Default::default() };
         assert!(wish(true).choose(&named).is_none());
         assert!(wish(false).choose(&named).is_some());

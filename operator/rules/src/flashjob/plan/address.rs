@@ -14,20 +14,23 @@ impl Draft<'_> {
         let endpoint = self.records.get(uid).and_then(|record| record.host_endpoint.as_deref());
         AddressWish {
             needs_ip,
-            asked: self.spec.external_ip.as_deref().and_then(|text| text.parse().ok()),
+            requested_ip: self.spec.external_ip.as_deref().and_then(|text| text.parse().ok()),
             device: endpoint.and_then(Endpoint::read).and_then(|endpoint| endpoint.address()),
         }
     }
 
-    pub(super) fn await_address(&mut self, uid: &str, wish: &AddressWish, given: &[Address]) {
+    pub(super) fn await_address(&mut self, uid: &str, wish: &AddressWish, addresses: &[Address]) {
         let Some(record) = self.records.get(uid) else { return };
         let since = record.holds_since().unwrap_or_else(|| self.now());
         // The device must not be given an address other than the requested one.
-        let other = wish.asked.zip(given.first()).map(|(asked, given)| {
-            format!("the load balancer assigned {}, but externalIP requests {asked}", given.text)
+        let mismatch = wish.requested_ip.zip(addresses.first()).map(|(requested_ip, address)| {
+            format!(
+                "the load balancer assigned {}, but externalIP requests {requested_ip}",
+                address.text
+            )
         });
         let kept = self.kept_addresses();
-        let message = other
+        let message = mismatch
             .clone()
             .unwrap_or_else(|| format!("the Service has no external address yet{kept}"));
         self.set(uid, DeviceState::Exposing, |record| {
@@ -39,20 +42,20 @@ impl Draft<'_> {
             return;
         }
         let message = format!("no external address within {seconds} s");
-        if let Some(other) = other {
+        if let Some(mismatch) = mismatch {
             return self.fail_attempt(
                 uid,
                 reason::ADDRESS_TIMEOUT,
-                &format!("{message}: {other}"),
+                &format!("{message}: {mismatch}"),
             );
         }
         // A Service with only host names never gets an IP address, no matter how long the device
         // waits.
-        let named = |service: &Service| {
+        let has_no_address_that_fits = |service: &Service| {
             !service.addresses.is_empty()
                 && !service.addresses.iter().any(|address| wish.fits(address))
         };
-        if self.observed.services.iter().any(|service| named(service)) {
+        if self.observed.services.iter().any(|service| has_no_address_that_fits(service)) {
             let message = format!(
                 "{message}: the load balancer provides only a host name, but the device needs an \
                  IP address"
@@ -69,8 +72,7 @@ impl Draft<'_> {
     /// Names the addresses that failed attempts keep, as the end of a sentence.
     fn kept_addresses(&self) -> String {
         let kept = &self.observed.kept_addresses;
-        let shown =
-            kept.iter().take(SHOWN_KEPT).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let list = kept.iter().take(SHOWN_KEPT).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = match kept.len().saturating_sub(SHOWN_KEPT) {
             0 => String::new(),
             more => format!(" and {more} more"),
@@ -79,6 +81,6 @@ impl Draft<'_> {
             return String::new();
         }
         let seconds = self.observed.periods.late_callback_seconds;
-        format!("; failed attempts keep these addresses for {seconds} s: {shown}{more}")
+        format!("; failed attempts keep these addresses for {seconds} s: {list}{more}")
     }
 }

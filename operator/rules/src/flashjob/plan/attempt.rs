@@ -44,12 +44,12 @@ impl Draft<'_> {
         let waits = |(uid, record): &(&String, &DeviceStatus)| {
             record.state == DeviceState::Exposing && !has_pod(uid, record)
         };
-        let (waiting, others): (Vec<_>, Vec<_>) = self.records.iter().partition(waits);
+        let (waiting, other_records): (Vec<_>, Vec<_>) = self.records.iter().partition(waits);
         let uids = |records: Vec<(&String, &DeviceStatus)>| {
             records.into_iter().map(|(uid, _)| uid.clone()).collect::<Vec<_>>()
         };
-        let (waiting, others) = (uids(waiting), uids(others));
-        others.iter().for_each(|uid| self.follow(uid));
+        let (waiting, other_uids) = (uids(waiting), uids(other_records));
+        other_uids.iter().for_each(|uid| self.follow(uid));
         self.sort_pools();
         waiting.iter().for_each(|uid| self.follow(uid));
     }
@@ -82,7 +82,7 @@ impl Draft<'_> {
         if state == DeviceState::Exposing {
             return self.expose(uid);
         }
-        if !self.wanted(uid) {
+        if !self.is_in_spec(uid) {
             self.records.remove(uid);
         }
     }
@@ -90,8 +90,8 @@ impl Draft<'_> {
     /// Returns true if no end of a lost Pod was observed, although it is gone or its deadline has
     /// long passed.
     fn is_given_up(&self, pod: &Pod) -> bool {
-        let gone = pod.gone.as_ref().is_some_and(|gone| gone.confirmed);
-        pod.ended.is_none() && (gone || self.observed.is_overdue(pod))
+        let is_gone = pod.gone.as_ref().is_some_and(|gone| gone.confirmed);
+        pod.ended.is_none() && (is_gone || self.observed.is_overdue(pod))
     }
 
     fn follow_pod(&mut self, uid: &str, pod: &Pod) {
@@ -270,7 +270,8 @@ impl Draft<'_> {
         if !self.over(until, 0) {
             return;
         }
-        if !provable || !self.wanted(uid) || self.over(until, self.spec.verify.timeout_seconds) {
+        if !provable || !self.is_in_spec(uid) || self.over(until, self.spec.verify.timeout_seconds)
+        {
             let message = "the Pod vanished before its outcome was observed, and the device did \
                            not report the new version";
             self.give_up_attempt(uid, reason::POD_LOST, message);
@@ -279,9 +280,11 @@ impl Draft<'_> {
 
     fn judge(&mut self, uid: &str, pod: &Pod, ended: &Ended) {
         if ended.reason == ATTACH_REFUSED {
-            let message =
-                format!("the node could not attach the device: {}", plain(&ended.message));
-            return match self.wanted(uid) {
+            let message = format!(
+                "the node could not attach the device: {}",
+                without_control_characters(&ended.message)
+            );
+            return match self.is_in_spec(uid) {
                 true => self.retry_uncounted(uid, reason::DEVICE_NOT_ATTACHED, &message),
                 false => self.give_up_attempt(uid, reason::POD_FAILED, &message),
             };
@@ -310,7 +313,7 @@ impl Draft<'_> {
             EndedBy::NeverStarted => {
                 let message = format!(
                     "the flash container did not start before the Pod's deadline: {}",
-                    plain(&ended.message)
+                    without_control_characters(&ended.message)
                 );
                 return self.give_up_attempt(uid, reason::CONTAINER_NOT_STARTED, &message);
             }
@@ -339,10 +342,10 @@ impl Draft<'_> {
         }
         let plugins = self.observed.plugins.clone();
         let began_with = pod.plugin.as_ref();
-        let found = began_with.and_then(|(name, digest)| {
+        let plugin = began_with.and_then(|(name, digest)| {
             Some((plugins.iter().find(|view| view.name == *name)?, digest))
         });
-        let Some((view, digest)) = found else {
+        let Some((view, digest)) = plugin else {
             return self.judge_without_plugin(uid, ended, "");
         };
         // After a restart, a plugin is loaded when it is first called, which may wait for its
@@ -379,7 +382,7 @@ impl Draft<'_> {
             format!("{text} ({})", ended.reason)
         };
         let uncounted = self.records.get(uid).map_or(0, |record| record.uncounted);
-        if self.wanted(uid) && uncounted < UNCOUNTED_DISRUPTIONS {
+        if self.is_in_spec(uid) && uncounted < UNCOUNTED_DISRUPTIONS {
             return self.retry_uncounted(uid, reason::DISRUPTED, &message);
         }
         self.give_up_attempt(uid, reason::DISRUPTED_TOO_OFTEN, &message);
@@ -410,7 +413,7 @@ impl Draft<'_> {
     /// Gives up the attempt of an ended Pod, unless the device reports the new version and so was
     /// flashed.
     fn give_up_unless_proven(&mut self, uid: &str, reason: Reason, message: &str) {
-        if self.wanted(uid) && self.is_proven(uid) {
+        if self.is_in_spec(uid) && self.is_proven(uid) {
             return self.flashed(uid, Proof::ReportedVersion);
         }
         self.give_up_attempt(uid, reason, message);
@@ -441,7 +444,11 @@ fn handed_on(ended: &Ended) -> String {
 /// The end of a text in one line: as many whole lines as fit, since programs print the cause of a
 /// failure last. A last line that is too long is cut at its beginning.
 fn last_lines(text: &str, bytes: usize) -> String {
-    let lines = text.lines().map(plain).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    let lines = text
+        .lines()
+        .map(without_control_characters)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>();
     let mut kept = 0;
     let mut length = 0;
     for line in lines.iter().rev() {
@@ -462,7 +469,7 @@ fn last_lines(text: &str, bytes: usize) -> String {
 }
 
 /// Text from a container without control characters, limited to its last `MESSAGE_BYTES`.
-fn plain(text: &str) -> String {
+fn without_control_characters(text: &str) -> String {
     let from = text.len().saturating_sub(MESSAGE_BYTES);
     let from = (from..text.len()).find(|from| text.is_char_boundary(*from)).unwrap_or(text.len());
     let letters = text[from..].chars();

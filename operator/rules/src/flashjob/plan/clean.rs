@@ -37,12 +37,12 @@ impl<'a> Draft<'a> {
                 _ => {}
             }
         }
-        let there = observed.pods.iter().filter(|pod| pod.gone.is_none());
-        let unfinished = there
+        let pods = observed.pods.iter().filter(|pod| pod.gone.is_none());
+        let unfinished = pods
             .clone()
             .filter(|pod| !self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt));
         let slots: HashSet<&str> = unfinished.filter_map(|pod| pod.slot.as_deref()).collect();
-        let foreign = there.filter(|pod| !pod.is_ours() && pod.ended.is_none());
+        let foreign = pods.filter(|pod| !pod.is_ours() && pod.ended.is_none());
         let foreign: HashSet<&str> = foreign.map(|pod| pod.device.as_str()).collect();
         for service in
             observed.services.iter().filter(|service| !service.deleting && service.pool.is_none())
@@ -92,7 +92,7 @@ impl<'a> Draft<'a> {
             return !self.keeps_its_slot(pod, pooled);
         }
         let is_orphaned = self.observed.stored(&pod.device).is_none()
-            || !self.wanted(&pod.device) && !self.records.contains_key(&pod.device);
+            || !self.is_in_spec(&pod.device) && !self.records.contains_key(&pod.device);
         is_orphaned && pod.ended.is_some()
     }
 

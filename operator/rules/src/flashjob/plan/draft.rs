@@ -37,8 +37,9 @@ pub(super) struct Draft<'a> {
     /// Devices whose result was decided in this plan; see [`Draft::result`].
     pub results: HashMap<String, Finish>,
     /// Records of failed and skipped devices, oldest first.
-    pub shown: Vec<DeviceStatus>,
-    /// Number of devices that failed or were skipped, by reason; not limited to those in `shown`.
+    pub listed_devices: Vec<DeviceStatus>,
+    /// Number of devices that failed or were skipped, by reason; not limited to those in
+    /// `listed_devices`.
     pub reasons: BTreeMap<String, u32>,
     /// Details of the devices whose result was decided in this plan, by uid.
     pub details: BTreeMap<String, ResultDetails>,
@@ -67,7 +68,7 @@ impl<'a> Draft<'a> {
         let status = &observed.job.status;
         let same_run = observed.job.same_run();
         let stored = status.devices.iter().filter(|_| same_run);
-        let (records, shown): (Vec<_>, Vec<_>) = stored.cloned().partition(|device| {
+        let (records, listed_devices): (Vec<_>, Vec<_>) = stored.cloned().partition(|device| {
             !matches!(device.state, DeviceState::Failed | DeviceState::Skipped)
         });
         let mut pods_of: HashMap<&str, Vec<&Arc<Pod>>> = HashMap::new();
@@ -80,7 +81,7 @@ impl<'a> Draft<'a> {
             same_run,
             records: records.into_iter().map(|device| (device.uid.clone(), device)).collect(),
             results: HashMap::new(),
-            shown: shown
+            listed_devices: listed_devices
                 .into_iter()
                 .filter(|device| observed.job.place(&device.uid).is_some())
                 .collect(),
@@ -141,7 +142,7 @@ impl<'a> Draft<'a> {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
         // Its deadline has passed, and its attempt was given up.
         let over = |pod: &Pod| pod.gone.is_some() || self.observed.is_overdue(pod);
-        let known = |pod: &Pod| {
+        let is_of_earlier_attempt = |pod: &Pod| {
             over(pod)
                 && pod.run.as_deref() == Some(&self.spec.run)
                 && pod.attempt.is_some_and(|of| of < attempt)
@@ -153,7 +154,8 @@ impl<'a> Draft<'a> {
         };
         // Of another run, and ended by its kubelet, although the end was never observed.
         let is_past_deadline = |pod: &Pod| pod.is_ours() && self.observed.is_overdue(pod);
-        let may_run = |pod: &Pod| pod.may_run() && !known(pod) && !is_past_deadline(pod);
+        let may_run =
+            |pod: &Pod| pod.may_run() && !is_of_earlier_attempt(pod) && !is_past_deadline(pod);
         pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
     }
 
@@ -181,7 +183,7 @@ impl<'a> Draft<'a> {
         self.observed.now
     }
 
-    pub fn wanted(&self, uid: &str) -> bool {
+    pub fn is_in_spec(&self, uid: &str) -> bool {
         self.observed.job.place(uid).is_some()
     }
 
@@ -280,7 +282,7 @@ impl<'a> Draft<'a> {
 
     pub fn complete(&mut self, uid: &str, verified: bool) {
         let record = self.records.remove(uid).unwrap_or_default();
-        if !self.wanted(uid) {
+        if !self.is_in_spec(uid) {
             return;
         }
         self.keep_details(uid, &record, !verified);
@@ -300,7 +302,7 @@ impl<'a> Draft<'a> {
     fn end(&mut self, uid: &str, finish: Finish, reason: Reason, message: &str) {
         let now = self.now();
         let mut record = self.records.remove(uid).unwrap_or_default();
-        if !self.wanted(uid) {
+        if !self.is_in_spec(uid) {
             return;
         }
         uid.clone_into(&mut record.uid);
@@ -317,9 +319,10 @@ impl<'a> Draft<'a> {
         self.tell(uid, &record, finish, false, Some(reason));
         self.results.insert(uid.to_owned(), finish);
         // Failures are listed before skips, each up to `SHOWN_RESULTS`.
-        let shown = self.shown.iter().filter(|device| device.state == record.state).count();
-        if shown < SHOWN_RESULTS {
-            self.shown.push(record);
+        let count =
+            self.listed_devices.iter().filter(|device| device.state == record.state).count();
+        if count < SHOWN_RESULTS {
+            self.listed_devices.push(record);
         }
     }
 
@@ -375,7 +378,7 @@ impl<'a> Draft<'a> {
     /// Handles a failed attempt: drops a device that the job no longer names, fails it permanently
     /// after the deadline of the job, and otherwise counts the failure.
     pub fn give_up_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
-        if !self.wanted(uid) {
+        if !self.is_in_spec(uid) {
             self.records.remove(uid);
         } else if reason == reason::DEADLINE_EXCEEDED {
             self.fail(uid, reason, message);
@@ -416,7 +419,7 @@ impl<'a> Draft<'a> {
             record.reason = why.map(|(reason, _)| reason.name.to_owned());
             record.message = why.map(|(_, message)| message.to_owned());
         });
-        if !self.wanted(uid) {
+        if !self.is_in_spec(uid) {
             self.records.remove(uid);
         }
     }
@@ -451,13 +454,13 @@ impl<'a> Draft<'a> {
 /// before reasons were counted has those of the listed devices only.
 fn result_reasons(observed: &Observed) -> BTreeMap<String, u32> {
     let status = &observed.job.status;
-    let shown = status
+    let devices = status
         .devices
         .iter()
         .filter(|device| matches!(device.state, DeviceState::Failed | DeviceState::Skipped));
     let mut reasons = status.reasons.clone();
     let is_counted = !reasons.is_empty();
-    for device in shown {
+    for device in devices {
         let Some(reason) = &device.reason else { continue };
         match (is_counted, observed.job.place(&device.uid)) {
             (false, Some(_)) => *reasons.entry(reason.clone()).or_default() += 1,

@@ -48,12 +48,12 @@ pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
 /// Returns true if the stored status does not yet show a rollout that this job has begun to flash
 /// a device, which the status of the next run would drop.
 pub(super) fn lacks_begun(observed: &Observed) -> bool {
-    observed.job.part.is_some() && begun(observed).next().is_some()
+    observed.job.part.is_some() && unrecorded_begins(observed).next().is_some()
 }
 
 /// Places in the stored status of devices that have a Pod of the stored run although their state
 /// does not show it.
-fn begun(observed: &Observed) -> impl Iterator<Item = usize> {
+fn unrecorded_begins(observed: &Observed) -> impl Iterator<Item = usize> {
     let job = &observed.job;
     let run = job.status.run.as_deref().unwrap_or_default();
     let devices = job.status.devices.iter().enumerate();
@@ -102,7 +102,7 @@ pub(super) fn drain(observed: &Observed) -> Plan {
         summary::failing_steps(observed)
     );
     let mut status = summary::draining(observed, &message);
-    for place in begun(observed) {
+    for place in unrecorded_begins(observed) {
         status.devices[place].state = DeviceState::Flashing;
     }
     plan.urgent = status.devices != observed.job.status.devices;

@@ -26,7 +26,7 @@ impl Draft<'_> {
     pub fn expose(&mut self, uid: &str) {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
         let name = self.attempt_name(uid, attempt);
-        if self.instance(uid).is_none() || !self.wanted(uid) {
+        if self.instance(uid).is_none() || !self.is_in_spec(uid) {
             return self.back_to_queue(uid, None);
         }
         // If plans changed while a status write was in flight, two jobs may have stored that they
@@ -74,8 +74,8 @@ impl Draft<'_> {
                 self.make_pod(described, Some(&text), make::slot(&name));
             }
             _ => {
-                let given = service.addresses.clone();
-                self.await_address(uid, &wish, &given);
+                let addresses = service.addresses.clone();
+                self.await_address(uid, &wish, &addresses);
             }
         }
     }

@@ -36,18 +36,18 @@ impl<'a> Draft<'a> {
 
     /// Counts a device as in flight in its groups. If a group is full, returns a message instead.
     pub(super) fn join(&mut self, uid: &str, groups: &mut Groups<'a>) -> Result<(), String> {
-        let own = self.groups_of(uid, groups.limit);
+        let device_groups = self.groups_of(uid, groups.limit);
         let most = groups.limit.most;
         let is_full =
             |group: &&&str| groups.in_flight.get(**group).is_some_and(|count| *count >= most);
-        if let Some(full) = own.iter().find(is_full) {
+        if let Some(full) = device_groups.iter().find(is_full) {
             self.wake(after(self.now(), LOOK_AGAIN_SECONDS));
             return Err(format!(
                 "{} of group {full} in flight across all FlashJobs",
                 counted(most, "device")
             ));
         }
-        groups.count(own);
+        groups.count(device_groups);
         Ok(())
     }
 }

@@ -79,45 +79,45 @@ impl<'a> Draft<'a> {
         if self.records.get(uid).is_some_and(|record| record.attempt > 1) {
             return self.guard_traits(&traits, true);
         }
-        if let Some(known) = self.guarded.get(&traits) {
-            return known.clone();
+        if let Some(finding) = self.guarded.get(&traits) {
+            return finding.clone();
         }
         let guarded = self.guard_traits(&traits, false);
         self.guarded.insert(traits, guarded.clone());
         guarded
     }
 
-    fn guard_traits(&self, traits: &Traits<'_>, begun: bool) -> GuardFinding<'a> {
+    fn guard_traits(&self, traits: &Traits<'_>, has_begun: bool) -> GuardFinding<'a> {
         let spec = self.spec;
-        let mismatch = |what: &str, is: &str, wanted: &str| {
+        let mismatch = |what: &str, is: &str, requirement: &str| {
             Err((
                 Finish::Failed,
                 reason::DEVICE_TYPE_MISMATCH,
-                format!("the device's {what} is {is}, but the job requires {wanted}"),
+                format!("the device's {what} is {is}, but the job requires {requirement}"),
             ))
         };
-        if let (Some(wanted), Some(is)) = (
+        if let (Some(requirement), Some(is)) = (
             spec.device.as_deref(),
             traits.device_type.and_then(|text| text.parse::<DeviceType>().ok()),
-        ) && wanted.parse().ok() != Some(is.clone())
+        ) && requirement.parse().ok() != Some(is.clone())
         {
-            return mismatch("type", is.as_ref(), wanted);
+            return mismatch("type", is.as_ref(), requirement);
         }
-        if let (Some(wanted), Some(is)) =
+        if let (Some(requirement), Some(is)) =
             (spec.application_type.as_deref(), traits.application_type)
-            && plain(wanted) != plain(is)
+            && lower_case_without_dashes(requirement) != lower_case_without_dashes(is)
         {
-            return mismatch("application type", is, wanted);
+            return mismatch("application type", is, requirement);
         }
         let current = traits.version == Some(spec.version.as_str());
-        if spec.skip_if_current && current && !begun {
+        if spec.skip_if_current && current && !has_begun {
             return Err((
                 Finish::Skipped,
                 reason::ALREADY_CURRENT,
                 format!("the device already reports version {}", spec.version),
             ));
         }
-        if spec.verify.mode == Some(VerifyMode::Required) && current && !begun {
+        if spec.verify.mode == Some(VerifyMode::Required) && current && !has_begun {
             return Err((
                 Finish::Failed,
                 reason::VERSION_UNPROVABLE,
@@ -213,7 +213,7 @@ impl<'a> Draft<'a> {
 }
 
 /// Lower case, without dashes.
-fn plain(text: &str) -> String {
+fn lower_case_without_dashes(text: &str) -> String {
     text.chars()
         .filter(|letter| *letter != '-')
         .map(|letter| letter.to_ascii_lowercase())

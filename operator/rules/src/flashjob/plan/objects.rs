@@ -78,7 +78,7 @@ impl Draft<'_> {
         let Some(attempt) = self.attempt(described, make::slot(name)) else { return };
         let service = make::service(&attempt, name, pool, &self.observed.policy);
         if let Some(pool) = pool {
-            self.pools.asked.insert(name.to_owned(), pool.to_owned());
+            self.pools.new_services.insert(name.to_owned(), pool.to_owned());
         }
         self.step(Step::CreateService(Box::new(service)));
         self.note_failing(described.uid, name);

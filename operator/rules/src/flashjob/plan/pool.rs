@@ -24,15 +24,16 @@ impl<'a> Draft<'a> {
         if pooled.peek().is_none() {
             return;
         }
-        self.pools.taken = self.taken_slots();
+        self.pools.taken_slots = self.taken_slots();
         for service in pooled {
             self.pools.total += 1;
             if service.deleting {
                 self.pools.deleting += 1;
                 continue;
             }
-            let taken = service.slot.as_ref().is_none_or(|slot| self.pools.taken.contains(slot));
-            if !taken && service.run.as_deref() == Some(&self.spec.run) {
+            let is_taken =
+                service.slot.as_ref().is_none_or(|slot| self.pools.taken_slots.contains(slot));
+            if !is_taken && service.run.as_deref() == Some(&self.spec.run) {
                 self.pools
                     .free
                     .entry(service.pool.as_deref().unwrap_or_default())
@@ -55,16 +56,16 @@ impl<'a> Draft<'a> {
                 || pod.run.as_deref() != Some(run)
                 || !self.was_flashed(&pod.device, pod.attempt)
         });
-        let mut taken: HashSet<String> = at_work.filter_map(|pod| pod.slot.clone()).collect();
-        taken.extend(observed.pods_in_creation.values().flatten().cloned());
+        let mut slots: HashSet<String> = at_work.filter_map(|pod| pod.slot.clone()).collect();
+        slots.extend(observed.pods_in_creation.values().flatten().cloned());
         for (slot, last) in observed.slot_uses.iter() {
             let quiet = after(last.last_seen, self.observed.periods.late_callback_seconds);
             if quiet > self.now() && !self.was_flashed(&last.device, last.attempt) {
                 self.wake(quiet);
-                taken.insert(slot.clone());
+                slots.insert(slot.clone());
             }
         }
-        taken
+        slots
     }
 
     /// The pool whose Services a device uses.
@@ -83,28 +84,28 @@ impl<'a> Draft<'a> {
         }
         let waiting = self.pools.waiting.entry(pool.clone()).or_default();
         *waiting += 1;
-        let mut asked = None;
+        let mut service_name = None;
         let coming = self.pools.free.get(pool.as_str()).map_or(0, Vec::len)
-            + self.pools.asked.values().filter(|of| **of == pool).count();
+            + self.pools.new_services.values().filter(|of| **of == pool).count();
         if coming < *waiting {
             match self.next_name(&pool) {
                 Some(name) => {
                     self.make_service(described, &name, Some(&pool));
-                    asked = Some(name);
+                    service_name = Some(name);
                 }
                 None => self.pools.short += 1,
             }
         }
         // If the Service was refused, the attempt may have ended.
         if self.records.get(uid).is_some_and(|record| record.state == DeviceState::Exposing) {
-            let given: Vec<Address> = self.pools.given(&pool);
+            let addresses: Vec<Address> = self.pools.addresses(&pool);
             // A new Service would exceed the quota; one of the pool's Services may become free
             // before.
             let why = self.records.get(uid).and_then(|record| record.reason.clone());
-            if why.as_deref() != Some(reason::WAITING_FOR_QUOTA.name) || asked.is_none() {
-                self.await_address(uid, &wish, &given);
+            if why.as_deref() != Some(reason::WAITING_FOR_QUOTA.name) || service_name.is_none() {
+                self.await_address(uid, &wish, &addresses);
             }
-            if let Some(name) = asked {
+            if let Some(name) = service_name {
                 self.note_failing(uid, &name);
             }
         }
@@ -123,14 +124,16 @@ impl<'a> Draft<'a> {
     /// Name for a new Service, if one more is allowed.
     fn next_name(&self, pool: &str) -> Option<String> {
         let most = self.most_in_flight();
-        if self.pools.total + self.pools.asked.len() >= most {
+        if self.pools.total + self.pools.new_services.len() >= most {
             return None;
         }
         let job = &self.observed.job;
         // One name more than there can be Services, so one of them is free.
-        let mut names = (0..=self.pools.total + self.pools.asked.len())
+        let mut names = (0..=self.pools.total + self.pools.new_services.len())
             .map(|index| pool_name(&job.key.name, &job.uid, pool, index));
-        names.find(|name| self.service(name).is_none() && !self.pools.asked.contains_key(name))
+        names.find(|name| {
+            self.service(name).is_none() && !self.pools.new_services.contains_key(name)
+        })
     }
 
     /// Deletes the pooled Services that no device can use.

@@ -11,7 +11,7 @@ use crate::flashjob::observed::Finish;
 impl Draft<'_> {
     /// Handles a device that was flashed according to its plugin.
     pub fn flashed(&mut self, uid: &str, proof: Proof) {
-        if !self.wanted(uid) {
+        if !self.is_in_spec(uid) {
             self.records.remove(uid);
             return;
         }
@@ -75,7 +75,7 @@ impl Draft<'_> {
         let baseline = record.baseline_version.clone();
         let reported = self.reported(uid).map(str::to_owned);
         let version = self.spec.version.as_str();
-        if !self.wanted(uid) {
+        if !self.is_in_spec(uid) {
             self.records.remove(uid);
             return;
         }

@@ -67,7 +67,7 @@ impl<'a> Draft<'a> {
     /// Returns true if the job starts no more devices at all; every waiting device then gets its
     /// result.
     fn stop(&mut self, queue: &[usize]) -> bool {
-        let Some((reason, message)) = self.stopped() else { return false };
+        let Some((reason, message)) = self.stop_reason() else { return false };
         for &place in queue {
             if self.result_at(place).is_some() {
                 continue;
@@ -137,33 +137,34 @@ impl<'a> Draft<'a> {
     /// Places of the devices without a result and without a begun attempt. Devices that already
     /// have a Service come first, those that had their turn last.
     fn queue(&self) -> Vec<usize> {
-        let (mut begun, mut waiting, mut had_their_turn) = (Vec::new(), Vec::new(), Vec::new());
-        let recorded = self.recorded();
+        let (mut with_service, mut waiting, mut had_their_turn) =
+            (Vec::new(), Vec::new(), Vec::new());
+        let has_record = self.places_with_record();
         for place in (0..self.spec.uuid.len()).filter(|place| self.result_at(*place).is_none()) {
-            let record = if recorded[place] { self.records.get(self.uid(place)) } else { None };
+            let record = if has_record[place] { self.records.get(self.uid(place)) } else { None };
             match record {
                 None => waiting.push(place),
                 Some(record) if record.state != DeviceState::Pending => {}
                 Some(record) => match record.waits_until() {
                     Some(turn) => had_their_turn.push((turn, place)),
-                    None if self.has_service(record) => begun.push(place),
+                    None if self.has_service(record) => with_service.push(place),
                     None => waiting.push(place),
                 },
             }
         }
         had_their_turn.sort();
-        begun.extend(waiting);
-        begun.extend(had_their_turn.into_iter().map(|(_, place)| place));
-        begun
+        with_service.extend(waiting);
+        with_service.extend(had_their_turn.into_iter().map(|(_, place)| place));
+        with_service
     }
 
     /// For each place, true if it has a record.
-    fn recorded(&self) -> Vec<bool> {
-        let mut recorded = vec![false; self.spec.uuid.len()];
+    fn places_with_record(&self) -> Vec<bool> {
+        let mut has_record = vec![false; self.spec.uuid.len()];
         for place in self.records.keys().filter_map(|uid| self.observed.job.place(uid)) {
-            recorded[place] = true;
+            has_record[place] = true;
         }
-        recorded
+        has_record
     }
 
     fn has_service(&self, record: &DeviceStatus) -> bool {
@@ -176,14 +177,14 @@ impl<'a> Draft<'a> {
     fn judge_duplicates(&mut self, queue: &mut Vec<usize>) {
         let has_duplicates = self.observed.has_duplicates;
         let unknown = |uid: &str| {
-            self.shown.iter().any(|device| {
+            self.listed_devices.iter().any(|device| {
                 device.uid == *uid && device.reason.as_deref() == Some(reason::UNKNOWN_DEVICE.name)
             })
         };
-        let recorded = self.recorded();
+        let has_record = self.places_with_record();
         // A stored result can conflict only with another Instance of the same device.
-        let begun = (0..self.spec.uuid.len())
-            .filter(|place| has_duplicates || recorded[*place])
+        let begun_places = (0..self.spec.uuid.len())
+            .filter(|place| has_duplicates || has_record[*place])
             .filter(|place| match self.result_at(*place) {
                 Some(Finish::Completed) => true,
                 Some(Finish::Failed) => !unknown(self.uid(*place)),
@@ -194,7 +195,7 @@ impl<'a> Draft<'a> {
                     .is_some_and(|record| record.is_locked() || record.attempt > 1),
             });
         let mut first: HashMap<Identity, &'a str> = HashMap::new();
-        for uid in begun.map(|place| self.uid(place)) {
+        for uid in begun_places.map(|place| self.uid(place)) {
             for identity in self.identities(uid) {
                 first.entry(identity).or_insert(uid);
             }
@@ -225,7 +226,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Reason for which no more devices are started at all.
-    fn stopped(&mut self) -> Option<(Reason, String)> {
+    fn stop_reason(&mut self) -> Option<(Reason, String)> {
         if self.job_deadline_passed() {
             return Some((
                 reason::DEADLINE_EXCEEDED,

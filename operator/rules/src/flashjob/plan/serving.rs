@@ -25,12 +25,12 @@ pub fn serving<'a>(plugins: &'a [PluginView], kind: &DeviceType) -> Option<&'a P
         })
     };
     // The first of several equal ones; max_by_key alone would return the last.
-    let begun = || {
+    let by_longest_prefix = || {
         let exact = plugins.iter().rev().map(|plugin| (exactness(plugin, false), plugin));
         let best = exact.max_by_key(|(exactness, _)| *exactness)?;
         best.0.map(|_| best.1)
     };
     let any = || plugins.iter().find(|plugin| plugin.any_type);
     let loading = || unknown(true);
-    named.or_else(loading).or_else(begun).or_else(|| unknown(false)).or_else(any)
+    named.or_else(loading).or_else(by_longest_prefix).or_else(|| unknown(false)).or_else(any)
 }

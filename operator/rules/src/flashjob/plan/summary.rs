@@ -64,7 +64,7 @@ fn write(draft: &mut Draft<'_>) {
 fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
     let stored = &draft.observed.job.status;
     let stopped = draft
-        .shown
+        .listed_devices
         .iter()
         .any(|device| device.reason.as_deref() == Some(reason::JOB_STOPPED.name));
     let phase = match over {
@@ -159,12 +159,12 @@ pub(super) fn held_up(observed: &Observed, otherwise: &str) -> Option<FlashJobSt
 /// Requests that keep failing, each with a leading `; `; at most two, then the number of others.
 pub(super) fn failing_steps(observed: &Observed) -> String {
     let failing = &observed.failing_steps;
-    let told = failing.values().take(TOLD_STEPS);
-    let told =
-        told.map(|step| format!("; {}", step.chars().take(STEP_LENGTH).collect::<String>()));
+    let steps = failing.values().take(TOLD_STEPS);
+    let sentences =
+        steps.map(|step| format!("; {}", step.chars().take(STEP_LENGTH).collect::<String>()));
     let more = failing.len().saturating_sub(TOLD_STEPS);
     let more = (more > 0).then(|| format!("; {more} more requests keep failing"));
-    told.chain(more).collect()
+    sentences.chain(more).collect()
 }
 
 /// Status while devices of the previous run are in flight: only the message and the conditions
@@ -215,7 +215,7 @@ fn counts(draft: &Draft<'_>) -> Counts {
     for record in draft
         .records
         .values()
-        .filter(|record| draft.wanted(&record.uid) && draft.result(&record.uid).is_none())
+        .filter(|record| draft.is_in_spec(&record.uid) && draft.result(&record.uid).is_none())
     {
         if record.is_locked() {
             let in_flight = draft.is_in_flight(record);
@@ -250,8 +250,9 @@ fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
     // Devices that the spec no longer names come last.
     let mut records: Vec<&DeviceStatus> = draft.records.values().collect();
     records.sort_by_key(|record| draft.observed.job.place(&record.uid).unwrap_or(usize::MAX));
-    let failed = draft.shown.iter().filter(|device| device.state == DeviceState::Failed);
-    let skipped = draft.shown.iter().filter(|device| device.state == DeviceState::Skipped);
+    let failed = draft.listed_devices.iter().filter(|device| device.state == DeviceState::Failed);
+    let skipped =
+        draft.listed_devices.iter().filter(|device| device.state == DeviceState::Skipped);
     let room = 100usize.saturating_sub(failed.clone().count());
     records.into_iter().chain(failed).chain(skipped.take(room)).cloned().collect()
 }
@@ -260,16 +261,16 @@ fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
 fn details(draft: &Draft<'_>) -> BTreeMap<String, ResultDetails> {
     let stored = draft.observed.job.status.results.iter().filter(|_| draft.same_run);
     let all = stored.chain(&draft.details);
-    let kept = all.filter(|(uid, _)| draft.wanted(uid) && draft.result(uid).is_some());
+    let kept = all.filter(|(uid, _)| draft.is_in_spec(uid) && draft.result(uid).is_some());
     kept.map(|(uid, details)| (uid.clone(), details.clone())).collect()
 }
 
 fn plugins(draft: &Draft<'_>) -> Vec<PluginStatus> {
-    let mut seen = HashSet::new();
+    let mut names = HashSet::new();
     let mut plugins: Vec<PluginStatus> = Vec::new();
     for uid in draft.records.keys() {
         let Some(plugin) = draft.plugin_for(uid) else { continue };
-        if !seen.insert(plugin.name.clone()) {
+        if !names.insert(plugin.name.clone()) {
             continue;
         }
         let ready = plugin.ready.as_ref().ok();
@@ -281,7 +282,7 @@ fn plugins(draft: &Draft<'_>) -> Vec<PluginStatus> {
         });
     }
     let stored = draft.observed.job.status.plugins.iter().filter(|_| draft.same_run);
-    plugins.extend(stored.filter(|plugin| !seen.contains(&plugin.name)).cloned());
+    plugins.extend(stored.filter(|plugin| !names.contains(&plugin.name)).cloned());
     plugins.sort_by(|left, right| left.name.cmp(&right.name));
     plugins
 }
@@ -312,7 +313,7 @@ fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
     };
     text.push_str(&why.unwrap_or_default());
     if let Some(failed) =
-        draft.shown.iter().rev().find(|device| device.state == DeviceState::Failed)
+        draft.listed_devices.iter().rev().find(|device| device.state == DeviceState::Failed)
     {
         let reason = failed.reason.as_deref().unwrap_or_default();
         text.push_str(&format!(

@@ -40,7 +40,7 @@ impl Draft<'_> {
             && !is_policed
             && !is_refuted
             && !is_begun
-            && self.wanted(&pod.device)
+            && self.is_in_spec(&pod.device)
             && self.result(&pod.device).is_none()
     }
 

@@ -34,7 +34,7 @@ pub fn run_job(
         .filter(|device| device.state == DeviceState::Flashing)
         .cloned()
         .collect();
-    let mut shown: Vec<DeviceStatus> = status
+    let mut results: Vec<DeviceStatus> = status
         .devices
         .iter()
         .filter(|device| device.state != DeviceState::Flashing)
@@ -42,10 +42,10 @@ pub fn run_job(
         .collect();
     let ended: Vec<DeviceStatus> = active.drain(..ends.min(active.len())).collect();
     let fail =
-        |status: &mut FlashJobStatus, shown: &mut Vec<DeviceStatus>, uid: &str, why: &str| {
+        |status: &mut FlashJobStatus, results: &mut Vec<DeviceStatus>, uid: &str, why: &str| {
             status.failed_uuids.push(uid.to_owned());
             *status.reasons.entry(why.to_owned()).or_default() += 1;
-            shown.push(DeviceStatus {
+            results.push(DeviceStatus {
                 uid: uid.to_owned(),
                 attempt: 1,
                 state: DeviceState::Failed,
@@ -64,7 +64,7 @@ pub fn run_job(
                 part.version = Some(spec.version.clone());
                 status.completed_uuids.push(device.uid);
             }
-            _ => fail(status, &mut shown, &device.uid, reason::POD_FAILED.name),
+            _ => fail(status, &mut results, &device.uid, reason::POD_FAILED.name),
         }
     }
     let has_result = |status: &FlashJobStatus, uid: &String| {
@@ -84,9 +84,9 @@ pub fn run_job(
         if spec.suspend == Some(true) || active.len() >= parallelism {
             continue;
         }
-        let found = parts.iter().find(|(_, part)| part.present && part.uid == *uid);
-        match found {
-            None => fail(status, &mut shown, uid, reason::UNKNOWN_DEVICE.name),
+        let entry = parts.iter().find(|(_, part)| part.present && part.uid == *uid);
+        match entry {
+            None => fail(status, &mut results, uid, reason::UNKNOWN_DEVICE.name),
             Some((_, part))
                 if spec.skip_if_current == Some(true)
                     && part.version.as_ref() == Some(&spec.version) =>
@@ -121,7 +121,7 @@ pub fn run_job(
     });
     status.counts = Some(counts);
     // The status lists only some of the failed devices, as that of the operator does.
-    shown.truncate(3);
-    active.extend(shown);
+    results.truncate(3);
+    active.extend(results);
     status.devices = active;
 }

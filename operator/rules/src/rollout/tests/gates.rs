@@ -226,7 +226,7 @@ fn of_two_rollouts_with_a_device_in_common_the_older_one_goes_first() {
     let mut cluster = Cluster::new(4);
     let name = "device-0002".to_owned();
     let older = cluster.now - jiff::SignedDuration::from_secs(60);
-    cluster.others.push(("before".to_owned(), older, [name.clone()].into()));
+    cluster.other_rollouts.push(("before".to_owned(), older, [name.clone()].into()));
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Waiting);
     assert_eq!(waiting_for(&cluster), "FlashRollout before");
@@ -244,7 +244,7 @@ fn of_two_rollouts_with_a_device_in_common_the_older_one_goes_first() {
     assert!(cluster.status().waits_for_person(), "who waits for this one waits for a person too");
     let message = cluster.status().message.expect("a message");
     assert!(message.contains("end it with its spec.abort"), "{message}");
-    cluster.others[0].1 = cluster.now + jiff::SignedDuration::from_secs(60);
+    cluster.other_rollouts[0].1 = cluster.now + jiff::SignedDuration::from_secs(60);
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Completed, "a younger one waits for this");
 }

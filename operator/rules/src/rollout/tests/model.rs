@@ -39,7 +39,7 @@ type Holds<'a> = Box<dyn Fn(&str, &str) -> bool + 'a>;
 #[derive(Clone, Debug)]
 pub struct Job {
     pub object: FlashJob,
-    pub seen: Option<(i64, FlashJobSpec)>,
+    pub observation: Option<(i64, FlashJobSpec)>,
 }
 
 /// Everything that is stored, and the devices.
@@ -52,7 +52,7 @@ pub struct Cluster {
     pub trust: Option<String>,
     pub questions: BTreeSet<String>,
     pub foreign: BTreeSet<String>,
-    pub others: Vec<(String, Timestamp, BTreeSet<String>)>,
+    pub other_rollouts: Vec<(String, Timestamp, BTreeSet<String>)>,
     /// Action of a person that the others wait for.
     pub others_await: Option<String>,
     pub deleted: bool,
@@ -142,7 +142,7 @@ impl Cluster {
             trust: None,
             questions: BTreeSet::new(),
             foreign: BTreeSet::new(),
-            others: Vec::new(),
+            other_rollouts: Vec::new(),
             others_await: None,
             deleted: false,
             refuses: None,
@@ -238,20 +238,28 @@ impl Cluster {
         let children =
             jobs.filter_map(|job| Child::of(job, job.status.as_ref().unwrap_or(&none))).collect();
         let holds: Vec<Holds<'_>> = self
-            .others
+            .other_rollouts
             .iter()
             .map(|(_, _, held)| {
                 let holds = |_: &str, name: &str| held.contains(name);
                 Box::new(holds) as Holds<'_>
             })
             .collect();
-        let others = self.others.iter().zip(&holds).map(|((name, created, _), holds)| {
-            let (created, awaits_person) = (Some(*created), self.others_await.as_deref());
-            OtherRollout { namespace: "fleet", name, created, awaits_person, holds }
-        });
-        let others = others.collect();
+        let other_rollouts =
+            self.other_rollouts.iter().zip(&holds).map(|((name, created, _), holds)| {
+                let (created, awaits_person) = (Some(*created), self.others_await.as_deref());
+                OtherRollout { namespace: "fleet", name, created, awaits_person, holds }
+            });
+        let other_rollouts = other_rollouts.collect();
         let (refused, now) = (self.refuses.as_deref(), self.now);
-        decide(&Snapshot { rollout: &rollout, world: self, children, others, refused, now })
+        decide(&Snapshot {
+            rollout: &rollout,
+            world: self,
+            children,
+            other_rollouts,
+            refused,
+            now,
+        })
     }
 
     /// Stores a plan's status, and carries out its steps.
@@ -282,7 +290,7 @@ impl Cluster {
                     let mut object = (**job).clone();
                     object.metadata.uid = Some(self.fresh_uid());
                     object.metadata.generation = Some(1);
-                    self.jobs.insert(name, Job { object, seen: None });
+                    self.jobs.insert(name, Job { object, observation: None });
                 }
             }
             Step::PatchChild { name, uid, spec, .. } => {
@@ -305,7 +313,7 @@ impl Cluster {
                     Some(job) if self.keeps_deleted => {
                         job.object.metadata.deletion_timestamp = Some(Time(self.now));
                         *job.object.metadata.generation.get_or_insert(0) += 1;
-                        job.seen = None;
+                        job.observation = None;
                     }
                     Some(_) => drop(self.jobs.remove(name)),
                     None => {}
@@ -319,14 +327,14 @@ impl Cluster {
     pub fn sync(&mut self, name: &str) {
         if let Some(job) = self.jobs.get_mut(name) {
             let generation = job.object.metadata.generation.unwrap_or_default();
-            job.seen = Some((generation, job.object.spec.clone()));
+            job.observation = Some((generation, job.object.spec.clone()));
         }
     }
 
     /// Lets the FlashJob's controller end up to `ends` devices, start others, and report.
     pub fn work(&mut self, name: &str, ends: usize) {
         let Some(job) = self.jobs.get_mut(name) else { return };
-        let Some((generation, spec)) = job.seen.clone() else { return };
+        let Some((generation, spec)) = job.observation.clone() else { return };
         let run = spec.effective().map(|spec| spec.run).ok();
         let mut status = job.object.status.clone().unwrap_or_default();
         if status.run != run {

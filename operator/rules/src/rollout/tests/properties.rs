@@ -169,9 +169,9 @@ impl Watched {
     fn older(&mut self, is_there: bool) {
         let created = self.cluster.now - SignedDuration::from_hours(1);
         let held = self.cluster.parts.keys().take(2).cloned().collect();
-        self.cluster.others.clear();
+        self.cluster.other_rollouts.clear();
         if is_there {
-            self.cluster.others.push(("older".to_owned(), created, held));
+            self.cluster.other_rollouts.push(("older".to_owned(), created, held));
         }
     }
 

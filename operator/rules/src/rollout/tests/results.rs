@@ -56,8 +56,8 @@ impl Case {
     fn see_rollout(&mut self) -> Vec<Subject> {
         self.version += 1;
         self.cluster.rollout.metadata.resource_version = Some(self.version.to_string());
-        let known = CachedRollout::of(self.cluster.rollout.clone());
-        self.take(Object::Rollout(Box::new(known)))
+        let cached = CachedRollout::of(self.cluster.rollout.clone());
+        self.take(Object::Rollout(Box::new(cached)))
     }
 
     fn see_job(&mut self, change: impl FnOnce(&mut FlashJob)) {
@@ -140,17 +140,17 @@ fn a_rollout_that_stores_nothing_more_keeps_no_flash_job() {
         },
         |case| {
             case.cluster.edit(|spec| spec.version = "2 0".to_owned());
-            let known = CachedRollout::of(case.cluster.rollout.clone());
-            assert!(known.rollout.spec.is_err(), "it is invalid");
+            let cached = CachedRollout::of(case.cluster.rollout.clone());
+            assert!(cached.rollout.spec.is_err(), "it is invalid");
             case.see_rollout();
         },
         |case| {
             let last = CachedRollout::of(case.cluster.rollout.clone());
-            let gone = Change::Deleted {
+            let deletion = Change::Deleted {
                 last: Object::Rollout(Box::new(last)),
                 uid: "rollout-uid".to_owned(),
             };
-            let looked_at = case.world.take(gone, case.cluster.now);
+            let looked_at = case.world.take(deletion, case.cluster.now);
             assert_eq!(looked_at, [Subject::Job(case.key())]);
         },
     ];

@@ -28,11 +28,11 @@ fn a_status_waits_for_the_registry_s_answer_but_not_for_long() {
     assert!(memory.ask(Some(question(1)), later).is_none(), "it is asked already");
     assert_eq!(memory.until_answer(later), ANSWER_WAIT - Duration::from_millis(50));
     assert!(memory.until_answer(begin + ANSWER_WAIT).is_zero());
-    let asked = memory.ask(Some(question(2)), later).expect("it is another question");
+    let second_question = memory.ask(Some(question(2)), later).expect("it is another question");
     assert_eq!(memory.until_answer(later), ANSWER_WAIT - Duration::from_millis(50), "as before");
     let failed =
         FirmwareState::Failed { reason: "r".into(), message: "m".into(), permanent: false };
-    assert!(memory.firmware.take(&asked, failed));
+    assert!(memory.firmware.take(&second_question, failed));
     assert!(memory.until_answer(later).is_zero(), "it was answered");
 }
 

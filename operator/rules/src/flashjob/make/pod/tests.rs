@@ -14,7 +14,11 @@ use crate::flashjob::policy::tests::parse;
 
 const CONFIGURATION: &str = "podPolicy: {serviceAccountNames: [flasher]}\n";
 
-fn made(flash: &FlashPod, spec: Value, grants: &Grants) -> Result<(Value, Value), Denied> {
+fn pod_and_service(
+    flash: &FlashPod,
+    spec: Value,
+    grants: &Grants,
+) -> Result<(Value, Value), Denied> {
     made_under(flash, spec, grants, CONFIGURATION)
 }
 
@@ -60,7 +64,8 @@ fn made_under(
 
 #[test]
 fn a_pod_without_wishes_is_within_the_restricted_standard() {
-    let (pod, _) = made(&flash_pod("image"), json!({}), &Grants::default()).expect("made");
+    let (pod, _) =
+        pod_and_service(&flash_pod("image"), json!({}), &Grants::default()).expect("made");
     let container = &pod["spec"]["containers"][0];
     assert_eq!(
         container["securityContext"],
@@ -90,7 +95,7 @@ fn dollars_of_a_literal_are_doubled_and_the_address_is_filled_in() {
         ports: vec![Port { name: "ota".into(), number: 4433, protocol: Protocol::Tcp }],
         ..flash_pod("image")
     };
-    let (pod, service) = made(&flash, json!({}), &Grants::default()).expect("made");
+    let (pod, service) = pod_and_service(&flash, json!({}), &Grants::default()).expect("made");
     let container = &pod["spec"]["containers"][0];
     assert_eq!(container["args"], json!(["$$(HOME)", "192.0.2.7"]));
     assert_eq!(
@@ -111,17 +116,18 @@ fn dollars_of_a_literal_are_doubled_and_the_address_is_filled_in() {
 #[test]
 fn the_working_directory_is_the_plugin_s_as_it_stands_and_else_the_image_s() {
     let flash = FlashPod { working_directory: Some("/kiln/$(HOME)".into()), ..flash_pod("image") };
-    let (pod, _) = made(&flash, json!({}), &Grants::default()).expect("made");
+    let (pod, _) = pod_and_service(&flash, json!({}), &Grants::default()).expect("made");
     // Kubernetes expands nothing here, so a doubled dollar sign would stay doubled.
     assert_eq!(pod["spec"]["containers"][0]["workingDir"], json!("/kiln/$(HOME)"));
-    let (pod, _) = made(&flash_pod("image"), json!({}), &Grants::default()).expect("made");
+    let (pod, _) =
+        pod_and_service(&flash_pod("image"), json!({}), &Grants::default()).expect("made");
     assert_eq!(pod["spec"]["containers"][0].get("workingDir"), None);
 }
 
 #[test]
 fn the_address_without_a_port_is_refused() {
     let flash = FlashPod { args: vec![Arg::ExternalAddress], ..flash_pod("image") };
-    assert!(made(&flash, json!({}), &Grants::default()).is_err());
+    assert!(pod_and_service(&flash, json!({}), &Grants::default()).is_err());
 }
 
 #[test]
@@ -132,14 +138,14 @@ fn overrides_are_merged_and_names_outside_the_allowlist_are_denied() {
         "imagePullSecrets": [{"name": "pull"}],
         "tolerations": [{"key": "edge", "operator": "Exists"}]
     }});
-    let (pod, _) = made(&flash_pod("image"), spec, &Grants::default()).expect("made");
+    let (pod, _) = pod_and_service(&flash_pod("image"), spec, &Grants::default()).expect("made");
     assert_eq!(pod["spec"]["nodeSelector"], json!({"zone": "a"}));
     assert_eq!(pod["spec"]["serviceAccountName"], json!("flasher"));
     assert_eq!(
         pod["spec"]["containers"][0]["resources"]["limits"],
         json!({"cpu": "1", "memory": "64Mi"})
     );
-    let denied = made(
+    let denied = pod_and_service(
         &flash_pod("image"),
         json!({"podOverrides": {"serviceAccountName": "admin"}}),
         &Grants::default(),
@@ -175,7 +181,7 @@ fn granted_wishes_loosen_that_and_nothing_else() {
         deadline_seconds: Some(60),
         ..flash_pod("image")
     };
-    let (pod, _) = made(&flash, json!({}), &grants).expect("made");
+    let (pod, _) = pod_and_service(&flash, json!({}), &grants).expect("made");
     let container = &pod["spec"]["containers"][0];
     assert_eq!(container["securityContext"]["runAsUser"], json!(0));
     assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], json!(false));
@@ -194,19 +200,21 @@ fn granted_wishes_loosen_that_and_nothing_else() {
         )],
         ..flash_pod("image")
     };
-    assert!(made(&key, json!({}), &grants).expect_err("denied").0.contains("server.key"));
+    assert!(
+        pod_and_service(&key, json!({}), &grants).expect_err("denied").0.contains("server.key")
+    );
 }
 
 #[test]
 fn autoscalers_are_told_to_leave_a_flashing_device_alone() {
-    let (pod, _) = made(&flash_pod("i"), json!({}), &Grants::default()).expect("a Pod");
+    let (pod, _) = pod_and_service(&flash_pod("i"), json!({}), &Grants::default()).expect("a Pod");
     let annotations = &pod["metadata"]["annotations"];
     assert_eq!(annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"], "false");
     assert_eq!(annotations["karpenter.sh/do-not-disrupt"], "true");
     let by_job = json!({"disruption": "Allow"});
     for (spec, configuration) in [(by_job, ""), (json!({}), "pods: {disruption: Allow}\n")] {
-        let made = made_under(&flash_pod("i"), spec, &Grants::default(), configuration);
-        let annotations = made.expect("a Pod").0["metadata"]["annotations"].clone();
+        let objects = made_under(&flash_pod("i"), spec, &Grants::default(), configuration);
+        let annotations = objects.expect("a Pod").0["metadata"]["annotations"].clone();
         assert_eq!(annotations["karpenter.sh/do-not-disrupt"], Value::Null, "{configuration}");
     }
 }
@@ -214,20 +222,20 @@ fn autoscalers_are_told_to_leave_a_flashing_device_alone() {
 #[test]
 fn the_load_balancer_is_asked_for_an_address_in_one_way_alone() {
     let name = "balancer.example.com/ip";
-    let asked = |annotation: Option<&str>| {
+    let requested_address = |annotation: Option<&str>| {
         let by = annotation.map_or_else(String::new, |name| {
             format!("services: {{externalIPAnnotation: {name}}}\n")
         });
         let spec = json!({"externalIP": "192.0.2.9"});
-        let made = made_under(&flash_pod("i"), spec, &Grants::default(), &by);
-        let (_, service) = made.expect("a Service");
+        let objects = made_under(&flash_pod("i"), spec, &Grants::default(), &by);
+        let (_, service) = objects.expect("a Service");
         (
             service["spec"]["loadBalancerIP"].clone(),
             service["metadata"]["annotations"][name].clone(),
         )
     };
-    assert_eq!(asked(None), (json!("192.0.2.9"), Value::Null));
-    assert_eq!(asked(Some(name)), (Value::Null, json!("192.0.2.9")));
+    assert_eq!(requested_address(None), (json!("192.0.2.9"), Value::Null));
+    assert_eq!(requested_address(Some(name)), (Value::Null, json!("192.0.2.9")));
 }
 
 #[test]
@@ -302,7 +310,8 @@ fn what_a_job_may_not_ask_for_is_refused_with_the_setting_that_would_allow_it() 
         ),
     ] {
         let spec = json!({"podOverrides": overrides});
-        let denied = made(&flash_pod("i"), spec, &Grants::default()).expect_err("denied");
+        let denied =
+            pod_and_service(&flash_pod("i"), spec, &Grants::default()).expect_err("denied");
         assert!(denied.0.contains(setting), "{denied}");
     }
 }
@@ -310,7 +319,8 @@ fn what_a_job_may_not_ask_for_is_refused_with_the_setting_that_would_allow_it() 
 #[test]
 fn a_pod_that_tolerates_every_taint_stays_off_the_control_plane() {
     let spec = json!({"podOverrides": {"tolerations": [{"operator": "Exists"}]}});
-    let (pod, _) = made(&flash_pod("i"), spec.clone(), &Grants::default()).expect("made");
+    let (pod, _) =
+        pod_and_service(&flash_pod("i"), spec.clone(), &Grants::default()).expect("made");
     let required =
         &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
     let terms = required["nodeSelectorTerms"][0]["matchExpressions"].as_array().expect("terms");

@@ -88,9 +88,9 @@ pub enum EndedBy {
 /// Status of the flash container; in a Pod of unknown origin with a single container, of that one.
 fn flash(pod: &core::Pod) -> Option<&core::ContainerStatus> {
     let statuses = pod.status.as_ref()?.container_statuses.as_deref()?;
-    let named = |name: &str| statuses.iter().find(|status| status.name == name);
+    let status_of = |name: &str| statuses.iter().find(|status| status.name == name);
     let only = || statuses.first().filter(|_| statuses.len() == 1);
-    named(CONTAINER).or_else(|| named(CONTAINER_OF_THE_GO_OPERATOR)).or_else(only)
+    status_of(CONTAINER).or_else(|| status_of(CONTAINER_OF_THE_GO_OPERATOR)).or_else(only)
 }
 
 /// Statuses of init containers, native sidecars among them.
@@ -244,8 +244,8 @@ pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
             .filter_map(|status| Some((&status.name, terminated(status)?)))
             .find(|(_, failure)| failure.exit_code != 0)
     {
-        let said = failure.message.as_deref().unwrap_or_default().trim();
-        let message = format!("init container {name}, exit code {}: {said}", failure.exit_code);
+        let cause = failure.message.as_deref().unwrap_or_default().trim();
+        let message = format!("init container {name}, exit code {}: {cause}", failure.exit_code);
         let reason = failure.reason.clone().unwrap_or_else(|| "Error".to_owned());
         return Some(with(pod, EndedBy::InitContainer, None, reason, Some(message)));
     }

@@ -10,7 +10,7 @@ pub struct Pools<'a> {
     /// Services that no attempt uses, by pool.
     pub free: BTreeMap<&'a str, Vec<&'a Service>>,
     /// Pools of the Services that this plan creates, by name of the Service.
-    pub asked: HashMap<String, String>,
+    pub new_services: HashMap<String, String>,
     /// Devices that found no free Service, by pool.
     pub waiting: HashMap<String, usize>,
     /// Devices that could use a Service next, by pool.
@@ -21,12 +21,12 @@ pub struct Pools<'a> {
     /// Number of Services that pools lack because no more are allowed.
     pub short: usize,
     /// Slots that a Pod has, may have, or had until recently.
-    pub taken: HashSet<String>,
+    pub taken_slots: HashSet<String>,
 }
 
 impl Pools<'_> {
     /// Addresses of the pool's free Services.
-    pub fn given(&self, pool: &str) -> Vec<Address> {
+    pub fn addresses(&self, pool: &str) -> Vec<Address> {
         let free = self.free.get(pool).into_iter().flatten();
         free.flat_map(|service| service.addresses.iter().cloned()).collect()
     }

@@ -300,10 +300,10 @@ fn the_message_of_a_failed_pod_is_its_end_without_the_environment() {
     // No plugin is asked.
     pods[0].metadata.annotations.as_mut().expect("annotations").remove(annotation::PLUGIN);
     let filler = "progress ".repeat(100);
-    let said = format!(
+    let output = format!(
         "VERSION=2\n{filler}\nlast but one\nVERSION: 2\ncertificate of host x is not valid\n"
     );
-    let end = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": said}});
+    let end = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": output}});
     case.report(
         &pods[0],
         &json!({"phase": "Failed", "containerStatuses": [container("flash", &end)]}),
@@ -418,8 +418,8 @@ fn where_the_digest_that_an_attempt_began_with_is_gone_its_exit_code_decides() {
         let mut case = Case::new(&["a"], &json!({}));
         let pods = case.start();
         let uid = pods[0].metadata.uid.clone().expect("a uid");
-        let gone = Arc::new(Judged::Gone("nobody has it".into()));
-        case.world.memory.entry(key("job")).or_default().answers_mut().judged.insert(uid, gone);
+        let verdict = Arc::new(Judged::Gone("nobody has it".into()));
+        case.world.memory.entry(key("job")).or_default().answers_mut().judged.insert(uid, verdict);
         case.end(&pods[0], code);
         case.settle();
         assert_eq!(case.stands("a").0, state, "exit code {code}");

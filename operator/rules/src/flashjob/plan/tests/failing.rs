@@ -40,7 +40,7 @@ fn a_delete_that_keeps_failing_is_told_until_it_works_or_is_not_needed_any_more(
     let plan = case.settle();
     let deletes = |step: &&Step| matches!(step, Step::DeleteService { .. });
     let delete = plan.steps.iter().find(deletes).expect("a delete").clone();
-    let told = |case: &mut Case| {
+    let is_reported = |case: &mut Case| {
         case.settle();
         let message = case.status().message.unwrap_or_default();
         message.contains("deleting Service") && message.contains("cannot delete resource")
@@ -52,9 +52,9 @@ fn a_delete_that_keeps_failing_is_told_until_it_works_or_is_not_needed_any_more(
     let forbidden = Some("services is forbidden: cannot delete resource");
     count(&mut case, forbidden);
     count(&mut case, forbidden);
-    assert!(!told(&mut case), "two failures are no news");
+    assert!(!is_reported(&mut case), "two failures are no news");
     count(&mut case, forbidden);
-    assert!(told(&mut case));
+    assert!(is_reported(&mut case));
     // Also while the FlashJob is being deleted.
     let mut deleting = Job::clone(&case.world.jobs[&key("job")]);
     deleting.deleting = true;
@@ -65,12 +65,12 @@ fn a_delete_that_keeps_failing_is_told_until_it_works_or_is_not_needed_any_more(
     let message = case.plan().status.and_then(|status| status.message);
     assert_eq!(message.as_deref(), Some("being deleted"), "what was said is no longer true");
     case.world.jobs.insert(key("job"), before);
-    assert!(!told(&mut case));
+    assert!(!is_reported(&mut case));
     for _ in 0..3 {
         count(&mut case, forbidden);
     }
     let memory = case.world.memory.get_mut(&key("job")).expect("memory");
     assert!(!memory.forget_failing_steps(std::slice::from_ref(&delete)), "it is still needed");
     assert!(memory.forget_failing_steps(&[]));
-    assert!(!told(&mut case));
+    assert!(!is_reported(&mut case));
 }

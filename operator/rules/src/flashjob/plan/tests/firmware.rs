@@ -31,9 +31,9 @@ fn failed(reason: &str, permanent: bool) -> FirmwareState {
 
 /// Answers the question of the next plan.
 fn give(case: &mut Case, state: FirmwareState) {
-    let asked = case.plan().firmware;
+    let planned_question = case.plan().firmware;
     let memory = case.world.memory.entry(key("job")).or_default();
-    let question = memory.firmware.follow(asked).expect("a new question");
+    let question = memory.firmware.follow(planned_question).expect("a new question");
     assert!(memory.firmware.take(&question, state));
 }
 
@@ -50,7 +50,7 @@ pub fn answer(case: &mut Case, state: FirmwareState) -> Plan {
     case.pass(2)
 }
 
-fn asked(case: &mut Case) -> ResolveFirmware {
+fn open_question(case: &mut Case) -> ResolveFirmware {
     case.plan().firmware.expect("a question")
 }
 
@@ -59,7 +59,7 @@ fn waits_for(case: &Case) -> Vec<String> {
 }
 
 /// Firmware in the questions to plugins in the next plan.
-fn told(case: &mut Case) -> Vec<String> {
+fn firmware_in_questions(case: &mut Case) -> Vec<String> {
     let plan = case.plan();
     let request = |question: Question| match question {
         Question::Build { request, .. } => Some(request.firmware),
@@ -71,7 +71,7 @@ fn told(case: &mut Case) -> Vec<String> {
 #[test]
 fn a_job_without_the_policy_asks_for_nothing_and_passes_the_firmware_on_as_written() {
     let mut case = Case::new(&["a"], &json!({}));
-    assert_eq!(told(&mut case), [WRITTEN]);
+    assert_eq!(firmware_in_questions(&mut case), [WRITTEN]);
     assert_eq!(case.start().len(), 1);
     let status = case.status();
     assert_eq!((case.plan().firmware, status.firmware), (None, None));
@@ -85,7 +85,7 @@ fn no_device_begins_and_no_plugin_is_asked_before_the_digest_is_stored() {
     let plan = case.settle();
     assert_eq!((plan.questions.len(), plan.steps.len()), (0, 0));
     assert_eq!(waits_for(&case), [reason::RESOLVING_FIRMWARE.name]);
-    assert_eq!(asked(&mut case).device_types, ["esp32"]);
+    assert_eq!(open_question(&mut case).device_types, ["esp32"]);
     give(&mut case, resolved(&[], None));
     // Resolved, but not stored: a process that starts now would ask again.
     let plan = case.plan();
@@ -103,7 +103,7 @@ fn plugins_are_told_the_digest_also_by_an_operator_that_starts_later() {
     case.settle();
     answer(&mut case, resolved(&["ESP32"], None));
     case.world.memory.clear();
-    assert_eq!(told(&mut case), [PINNED, PINNED]);
+    assert_eq!(firmware_in_questions(&mut case), [PINNED, PINNED]);
     assert_eq!(case.plan().firmware, None);
     assert_eq!(case.start().len(), 2);
 }
@@ -116,7 +116,7 @@ fn another_run_is_resolved_anew() {
     case.spec(&json!({"runID": "again"}));
     case.settle();
     assert_eq!(case.status().firmware, None);
-    assert_eq!(asked(&mut case).reference, WRITTEN);
+    assert_eq!(open_question(&mut case).reference, WRITTEN);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_device_whose_type_the_firmware_lacks_fails_and_the_others_are_flashed() {
     let mut case = case(&["a", "b"], json!({}));
     case.device("b", &[("DEVICE", "usb"), ("HOST_ENDPOINT", "10.0.0.9"), ("VERSION", "1")]);
     case.settle();
-    assert_eq!(asked(&mut case).device_types, ["esp32", "usb"]);
+    assert_eq!(open_question(&mut case).device_types, ["esp32", "usb"]);
     answer(&mut case, resolved(&["ESP32"], None));
     assert_eq!(case.stands("b"), (DeviceState::Failed, reason::MISSING_PLATFORM.name.to_owned()));
     assert_eq!(case.start().len(), 1);
@@ -191,7 +191,7 @@ fn a_type_that_appears_later_is_proven_by_digest_while_the_others_go_on() {
     assert_eq!(case.start().len(), 1);
     case.device("b", &[("DEVICE", "usb"), ("HOST_ENDPOINT", "10.0.0.9"), ("VERSION", "1")]);
     case.pass(2);
-    let question = asked(&mut case);
+    let question = open_question(&mut case);
     assert_eq!((question.reference.as_str(), question.device_types.len()), (PINNED, 2));
     answer(&mut case, resolved(&[], None));
     assert_eq!(case.status().firmware.expect("stored").device_types, ["esp32", "usb"]);
@@ -213,7 +213,7 @@ fn a_signature_that_is_asked_for_in_the_middle_holds_back_whoever_has_no_pod() {
     assert_eq!(case.status().waiting.get(reason::RESOLVING_FIRMWARE.name), Some(&2));
     // The plugin's answer for the unresolved reference cannot be used.
     store(&mut case, resolved(&[], Some("ours.pub")));
-    assert_eq!(told(&mut case), [PINNED, PINNED]);
+    assert_eq!(firmware_in_questions(&mut case), [PINNED, PINNED]);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_reference_that_is_not_pinned_is_proven_and_passed_on_as_written() {
     let mut case = case(&["a"], json!({"pin": "None", "verify": "Required"}));
     case.settle();
     store(&mut case, resolved(&[], Some("ours.pub")));
-    assert_eq!(told(&mut case), [WRITTEN]);
+    assert_eq!(firmware_in_questions(&mut case), [WRITTEN]);
     let firmware = case.status().firmware.expect("stored");
     assert_eq!((firmware.digest, firmware.signer.as_deref()), (None, Some("ours.pub")));
 }
@@ -232,14 +232,14 @@ fn a_signature_that_is_asked_for_later_is_looked_for_at_the_digest_of_the_run() 
     case.settle();
     store(&mut case, resolved(&[], None));
     case.spec(&json!({"firmwarePolicy": {"pin": "None", "verify": "Required"}}));
-    assert_eq!(told(&mut case), [""; 0]);
-    let question = asked(&mut case);
+    assert_eq!(firmware_in_questions(&mut case), [""; 0]);
+    let question = open_question(&mut case);
     assert_eq!((question.reference.as_str(), question.pin), (PINNED, FirmwarePin::Digest));
     store(&mut case, resolved(&[], Some("ours.pub")));
-    assert_eq!(told(&mut case), [PINNED]);
+    assert_eq!(firmware_in_questions(&mut case), [PINNED]);
     // The resolved reference stays for the run, although no policy requires it any more.
     case.spec(&json!({"firmwarePolicy": null}));
-    assert_eq!(told(&mut case), [PINNED]);
+    assert_eq!(firmware_in_questions(&mut case), [PINNED]);
 }
 
 /// Makes an entry of `firmwareTrust` apply to the firmware.
@@ -271,7 +271,7 @@ fn a_changed_trust_holds_back_whoever_has_no_pod_until_the_digest_is_proven_agai
     assert_eq!(case.stands("a").0, DeviceState::Pending);
     assert_eq!(case.status().waiting.get(reason::RESOLVING_FIRMWARE.name), Some(&3));
     assert!(!holds(&case));
-    let question = asked(&mut case);
+    let question = open_question(&mut case);
     assert_eq!(
         (question.reference.as_str(), &question.device_types),
         (PINNED, &first.device_types)

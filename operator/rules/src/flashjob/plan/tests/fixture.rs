@@ -151,18 +151,18 @@ impl Case {
     /// Returns a plan without carrying it out.
     pub fn plan(&mut self) -> Plan {
         let observed = self.world.observe(&key("job"), self.now).expect("the job");
-        let made = plan(&observed);
-        self.world.set_holds(&key("job"), made.holds.clone());
-        made
+        let plan = plan(&observed);
+        self.world.set_holds(&key("job"), plan.holds.clone());
+        plan
     }
 
     /// Plans, answers questions with `answer` and stores the status, until nothing more changes.
     pub fn settle_with(&mut self, answer: &dyn Fn() -> Result<FlashPod, CallError>) -> Plan {
         loop {
-            let made = self.plan();
+            let plan = self.plan();
             let memory = self.world.memory.entry(key("job")).or_default();
-            let asked = !made.questions.is_empty();
-            for question in &made.questions {
+            let has_questions = !plan.questions.is_empty();
+            for question in &plan.questions {
                 match question {
                     Question::Build { attempt, plugin, digest, request } => {
                         let built = Built {
@@ -190,13 +190,13 @@ impl Case {
                     }
                 }
             }
-            let changed = made.status.is_some() && made.status != self.job.status;
+            let changed = plan.status.is_some() && plan.status != self.job.status;
             if changed {
-                self.job.status.clone_from(&made.status);
+                self.job.status.clone_from(&plan.status);
                 self.see_job();
             }
-            if !asked && !changed {
-                return made;
+            if !has_questions && !changed {
+                return plan;
             }
         }
     }
@@ -212,16 +212,16 @@ impl Case {
 
     /// Carries out the creates of a plan; every Service has an address, the requested one or
     /// `192.0.2.…`.
-    pub fn carry_out(&mut self, made: &Plan) {
-        for step in &made.steps {
+    pub fn carry_out(&mut self, plan: &Plan) {
+        for step in &plan.steps {
             match step {
                 Step::CreateService(service) => {
                     let mut service = *service.clone();
                     service.metadata.uid = Some(format!("uid-{}", self.next_version()));
                     service.metadata.resource_version = Some(self.next_version());
-                    let asked =
+                    let requested_ip =
                         service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.clone());
-                    let ip = asked.unwrap_or_else(|| format!("192.0.2.{}", self.version));
+                    let ip = requested_ip.unwrap_or_else(|| format!("192.0.2.{}", self.version));
                     let status = json!({"loadBalancer": {"ingress": [{"ip": ip}]}});
                     if self.balanced {
                         service.status = serde_json::from_value(status).expect("a status");
@@ -250,12 +250,12 @@ impl Case {
         let pods = self.settle();
         self.carry_out(&pods);
         self.settle();
-        let made = pods.steps.into_iter().filter_map(|step| match step {
+        let created_pods = pods.steps.into_iter().filter_map(|step| match step {
             Step::CreatePod(pod) => Some(*pod),
             _ => None,
         });
-        let mut made: Vec<Pod> = made.collect();
-        for pod in &mut made {
+        let mut created_pods: Vec<Pod> = created_pods.collect();
+        for pod in &mut created_pods {
             let name = pod.metadata.name.clone().expect("a name");
             let observed = self.world.observe(&key("job"), self.now).expect("the job");
             pod.metadata.uid = observed.pod(&name).map(|pod| pod.uid.clone());
@@ -264,7 +264,7 @@ impl Case {
             pod.status = serde_json::from_value(running).expect("a status");
             self.see_pod(pod.clone());
         }
-        made
+        created_pods
     }
 
     pub fn report(&mut self, pod: &Pod, status: &Value) {

@@ -23,10 +23,10 @@ fn case(gateways: &[(&str, &str)], most: usize) -> Case {
     case
 }
 
-fn begun(case: &Case) -> Vec<String> {
+fn uids_in_flight(case: &Case) -> Vec<String> {
     let status = case.status();
-    let begun = status.devices.iter().filter(|device| device.state.is_in_flight());
-    begun.map(|device| device.uid.clone()).collect()
+    let devices = status.devices.iter().filter(|device| device.state.is_in_flight());
+    devices.map(|device| device.uid.clone()).collect()
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn no_more_devices_of_a_group_begin_than_its_budget_and_those_of_none_are_free()
     let mut case =
         case(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "2"), ("e", ""), ("f", "")], 1);
     case.settle();
-    assert_eq!(begun(&case), ["a", "d", "e", "f"]);
+    assert_eq!(uids_in_flight(&case), ["a", "d", "e", "f"]);
     assert_eq!(case.status().waiting.get(reason::WAITING_FOR_GROUP.name), Some(&2));
 }
 
@@ -42,14 +42,14 @@ fn no_more_devices_of_a_group_begin_than_its_budget_and_those_of_none_are_free()
 fn the_next_of_a_group_begins_when_one_of_it_has_ended() {
     let mut case = case(&[("a", "1"), ("b", "1"), ("c", "1")], 2);
     let pods = case.start();
-    assert_eq!(begun(&case), ["a", "b"]);
+    assert_eq!(uids_in_flight(&case), ["a", "b"]);
     case.end(&pods[0], 0);
     case.device(
         "a",
         &[("DEVICE", "esp32"), ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2"), (GATEWAY, "1")],
     );
     case.settle();
-    assert_eq!(begun(&case), ["b", "c"]);
+    assert_eq!(uids_in_flight(&case), ["b", "c"]);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn devices_of_other_jobs_count_but_for_those_that_are_only_watched() {
     let hold = (Identity::endpoint("10.0.0.1"), "b".to_owned());
     case.world.set_holds(&key("other"), vec![hold]);
     case.settle();
-    assert_eq!(begun(&case), [""; 0]);
+    assert_eq!(uids_in_flight(&case), [""; 0]);
     assert!(case.world.waiting_jobs().contains(&key("job")));
     other.status = serde_json::from_value(record("Verifying")).expect("a status");
     other.metadata.resource_version = Some("2".to_owned());
@@ -76,8 +76,8 @@ fn a_device_whose_pod_has_ended_is_in_flight_no_more_though_it_is_not_judged_yet
     let mut case = case(&[("a", "1"), ("b", "1"), ("c", "1")], 2);
     let pods = case.start();
     case.end(&pods[0], 0);
-    let made = case.plan();
-    assert!(!made.questions.is_empty(), "its plugin is still to judge it");
-    let counts = made.status.and_then(|status| status.counts).expect("counts");
+    let plan = case.plan();
+    assert!(!plan.questions.is_empty(), "its plugin is still to judge it");
+    let counts = plan.status.and_then(|status| status.counts).expect("counts");
     assert_eq!((counts.active, counts.verifying, counts.pending), (2, 1, 0), "{counts:?}");
 }

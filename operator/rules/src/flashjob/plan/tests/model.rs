@@ -122,7 +122,7 @@ impl Cluster {
     pub fn device_of(&self, uid: &str) -> usize {
         self.devices
             .iter()
-            .position(|device| device.uids.iter().any(|known| known == uid))
+            .position(|device| device.uids.iter().any(|device_uid| device_uid == uid))
             .expect("a device")
     }
 

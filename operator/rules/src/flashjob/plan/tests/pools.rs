@@ -38,8 +38,8 @@ fn a_slot_is_handed_on_at_once_also_when_its_pod_began_and_ended_between_two_sta
     );
     let services = case.settle();
     case.carry_out(&services);
-    let made = case.settle();
-    let pod = made
+    let plan = case.settle();
+    let pod = plan
         .steps
         .iter()
         .find_map(|step| if let Step::CreatePod(pod) = step { Some(*pod.clone()) } else { None });
@@ -94,9 +94,9 @@ fn a_device_that_waits_names_the_addresses_that_failed_attempts_keep_and_for_how
         let pods = case.start();
         case.balanced = false;
         case.end(&pods[0], 1);
-        let made = case.settle();
-        case.carry_out(&made);
-        let ended = made.steps.iter().find_map(|step| match step {
+        let plan = case.settle();
+        case.carry_out(&plan);
+        let ended = plan.steps.iter().find_map(|step| match step {
             Step::DeletePod { name, uid } => Some((name, uid)),
             _ => None,
         });

@@ -154,8 +154,8 @@ fn check_the_end(simulation: &Simulation) {
         "Pods are left: {:?}",
         simulation.cluster.pods.keys()
     );
-    let left = &simulation.cluster.services;
-    assert!(left.is_empty(), "Services are left: {left:?}");
+    let services = &simulation.cluster.services;
+    assert!(services.is_empty(), "Services are left: {services:?}");
     for index in 0..simulation.cluster.devices.len() {
         let identity = Identity::endpoint(&format!("10.0.0.{index}:80"));
         let holder = simulation.world.locks.holder(&identity, &fixture::key("nobody"), "");

@@ -43,14 +43,14 @@ fn a_refusal_is_final_or_costs_an_attempt() {
         [(Meaning::Final, DeviceState::Failed), (Meaning::MayPass, DeviceState::Pending)]
     {
         let mut case = Case::new(&["a"], &json!({}));
-        let made = case.settle();
-        let name = made.steps[0].created_name().expect("a Service").to_owned();
+        let plan = case.settle();
+        let name = plan.steps[0].created_name().expect("a Service").to_owned();
         case.refuse(Refused::Service, &name, meaning);
         case.settle();
         assert_eq!(case.stands("a"), (state, reason::SERVICE_REFUSED.name.into()));
         let mut case = Case::new(&["a"], &json!({}));
-        let made = case.settle();
-        case.carry_out(&made);
+        let plan = case.settle();
+        case.carry_out(&plan);
         case.settle();
         case.refuse(Refused::Pod, &name, meaning);
         case.settle();
@@ -61,12 +61,12 @@ fn a_refusal_is_final_or_costs_an_attempt() {
 #[test]
 fn a_quota_that_other_devices_use_is_a_turn_to_wait_for_and_one_device_tries_at_a_time() {
     let mut case = Case::new(&["a", "b", "c"], &json!({"backoffLimitPerDevice": 0}));
-    let made = case.settle();
-    assert_eq!(services(&made), 3);
-    case.take_services(&made, 1);
-    let made = case.settle();
-    case.accept(&made);
-    assert_eq!(creates_pod(&made), 1);
+    let plan = case.settle();
+    assert_eq!(services(&plan), 3);
+    case.take_services(&plan, 1);
+    let plan = case.settle();
+    case.accept(&plan);
+    assert_eq!(creates_pod(&plan), 1);
     for uid in ["b", "c"] {
         let expected = (DeviceState::Exposing, reason::WAITING_FOR_QUOTA.name.into());
         assert_eq!(case.stands(uid), expected);
@@ -74,16 +74,16 @@ fn a_quota_that_other_devices_use_is_a_turn_to_wait_for_and_one_device_tries_at_
     assert_eq!(services(&case.settle()), 0, "no try at once");
     // However long it takes, as long as the first device's Service exists.
     for _ in 0..20 {
-        let made = case.pass(5);
-        assert_eq!(services(&made), 1, "one try at a time");
-        case.take_services(&made, 0);
+        let plan = case.pass(5);
+        assert_eq!(services(&plan), 1, "one try at a time");
+        case.take_services(&plan, 0);
         case.settle();
     }
-    let made = case.pass(5);
-    case.accept(&made);
-    let made = case.settle();
-    assert_eq!(services(&made), 1, "where one was taken the next tries at once");
-    case.accept(&made);
+    let plan = case.pass(5);
+    case.accept(&plan);
+    let plan = case.settle();
+    assert_eq!(services(&plan), 1, "where one was taken the next tries at once");
+    case.accept(&plan);
     assert_eq!(creates_pod(&case.settle()), 1);
     assert_eq!(case.status().failed_uuids, Vec::<String>::new());
 }
@@ -91,14 +91,14 @@ fn a_quota_that_other_devices_use_is_a_turn_to_wait_for_and_one_device_tries_at_
 #[test]
 fn a_quota_that_nothing_of_ours_uses_costs_an_attempt_after_a_while() {
     let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
-    let made = case.settle();
-    case.take_services(&made, 0);
+    let plan = case.settle();
+    case.take_services(&plan, 0);
     case.settle();
     case.pass(10);
     assert_eq!(case.stands("a").0, DeviceState::Exposing, "what used it may not be counted yet");
     for _ in 0..4 {
-        let made = case.pass(5);
-        case.take_services(&made, 0);
+        let plan = case.pass(5);
+        case.take_services(&plan, 0);
         case.settle();
     }
     assert_eq!(case.stands("a"), (DeviceState::Failed, reason::SERVICE_REFUSED.name.into()));
@@ -112,20 +112,20 @@ fn a_device_that_waits_for_a_quota_gives_its_address_back_after_a_while_and_wait
             "backoffLimitPerDevice": 0, "addressTimeoutSeconds": 30, "deviceTimeoutSeconds": 900,
         }),
     );
-    let made = case.settle();
-    case.accept(&made);
-    let made = case.settle();
-    assert_eq!(creates_pod(&made), 2);
-    case.accept(&Plan { steps: vec![made.steps[0].clone()], ..Plan::default() });
-    let refused = made.steps[1].created_name().expect("a Pod").to_owned();
+    let plan = case.settle();
+    case.accept(&plan);
+    let plan = case.settle();
+    assert_eq!(creates_pod(&plan), 2);
+    case.accept(&Plan { steps: vec![plan.steps[0].clone()], ..Plan::default() });
+    let refused = plan.steps[1].created_name().expect("a Pod").to_owned();
     case.refuse(Refused::Pod, &refused, QUOTA);
-    let made = case.pass(1);
-    assert_eq!(creates_pod(&made), 0);
+    let plan = case.pass(1);
+    assert_eq!(creates_pod(&plan), 0);
     assert_eq!(deletes(&case.plan(), "service"), 0);
     case.now = crate::flashjob::observed::after(case.now, 30);
     case.refuse(Refused::Pod, &refused, QUOTA);
-    let made = case.settle();
-    assert_eq!(deletes(&made, "service"), 1);
+    let plan = case.settle();
+    assert_eq!(deletes(&plan, "service"), 1);
     let waits = (DeviceState::Pending, reason::WAITING_FOR_QUOTA.name.into());
     assert!(["a", "b"].map(|uid| case.stands(uid)).contains(&waits));
     assert_eq!(case.status().failed_uuids, Vec::<String>::new());

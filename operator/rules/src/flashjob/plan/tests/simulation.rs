@@ -227,24 +227,24 @@ impl Simulation {
         self.due.remove(&name);
         let key = fixture::key(&name);
         let Some(observed) = self.world.observe(&key, self.cluster.now) else { return true };
-        let made = plan(&observed);
+        let first_plan = plan(&observed);
         let again = plan(&observed);
-        assert_eq!(made.status, again.status, "two plans of one snapshot differ");
-        assert_eq!(keys(&made), keys(&again), "two plans of one snapshot differ");
-        self.check_status(&name, &observed.job, &made);
-        check_firmware(&observed.job, &made);
-        if self.world.set_holds(&key, made.holds.clone()) {
+        assert_eq!(first_plan.status, again.status, "two plans of one snapshot differ");
+        assert_eq!(keys(&first_plan), keys(&again), "two plans of one snapshot differ");
+        self.check_status(&name, &observed.job, &first_plan);
+        check_firmware(&observed.job, &first_plan);
+        if self.world.set_holds(&key, first_plan.holds.clone()) {
             self.due.extend(self.world.waiting_jobs().into_iter().map(|job| job.name));
         }
         if LOUD {
             println!(
                 "{} plan {name}: {:?} wake {:?} q{} status {:?} {:?} holds {:?}",
                 self.cluster.now,
-                made.steps.iter().map(Step::key).collect::<Vec<_>>(),
-                made.wake_at,
-                made.questions.len(),
-                made.status.as_ref().and_then(|s| s.message.clone()),
-                made.status.as_ref().map(|s| s
+                first_plan.steps.iter().map(Step::key).collect::<Vec<_>>(),
+                first_plan.wake_at,
+                first_plan.questions.len(),
+                first_plan.status.as_ref().and_then(|s| s.message.clone()),
+                first_plan.status.as_ref().map(|s| s
                     .devices
                     .iter()
                     .map(|d| format!(
@@ -256,29 +256,30 @@ impl Simulation {
                         d.not_before.as_ref().map(|t| t.0)
                     ))
                     .collect::<Vec<_>>()),
-                made.holds.len()
+                first_plan.holds.len()
             );
         }
         self.wake.remove(&name);
-        made.wake_at.map(|at| self.wake.insert(name.clone(), at));
+        first_plan.wake_at.map(|at| self.wake.insert(name.clone(), at));
         let memory = self.world.memory.entry(key).or_default();
-        for step in made.steps {
+        for step in first_plan.steps {
             if memory.begin(&step).is_some() {
                 self.requests.push(Request::Step(observed.job.clone(), step));
             }
         }
-        if let Some(question) = memory.firmware.follow(made.firmware) {
+        if let Some(question) = memory.firmware.follow(first_plan.firmware) {
             let digest = Some("sha256:0a".to_owned());
             let resolved = ResolvedFirmware { digest, ..ResolvedFirmware::default() };
             memory.firmware.take(&question, FirmwareState::Resolved(resolved));
             self.due.insert(name.clone());
         }
-        for question in made.questions {
+        for question in first_plan.questions {
             consult(memory, question);
             self.due.insert(name.clone());
         }
-        if let Some(status) =
-            made.status.filter(|status| *status != observed.job.status && !memory.pace.writing)
+        if let Some(status) = first_plan
+            .status
+            .filter(|status| *status != observed.job.status && !memory.pace.writing)
         {
             memory.write_begins(&observed.job, &status, Instant::now());
             self.requests.push(Request::Status(observed.job.clone(), Box::new(status)));

@@ -45,9 +45,9 @@ impl Simulation {
 
     pub(super) fn check_create(&mut self, job: &str, pod: &k8s_openapi::api::core::v1::Pod) {
         let (uid, run) = (pod.labels()[label::UUID].clone(), pod.labels()[label::RUN].clone());
-        let known = self.stored.contains(&(job.to_owned(), run, uid.clone()));
+        let has_result = self.stored.contains(&(job.to_owned(), run, uid.clone()));
         assert!(
-            !known || self.cluster.pods.contains_key(&pod.name_any()),
+            !has_result || self.cluster.pods.contains_key(&pod.name_any()),
             "device {uid} has a stored result and starts again"
         );
         assert!(
@@ -67,8 +67,8 @@ impl Simulation {
         );
     }
 
-    pub(super) fn check_status(&self, name: &str, job: &Job, made: &Plan) {
-        let (Some(status), Ok(spec)) = (&made.status, &job.spec) else { return };
+    pub(super) fn check_status(&self, name: &str, job: &Job, plan: &Plan) {
+        let (Some(status), Ok(spec)) = (&plan.status, &job.spec) else { return };
         let Some(counts) = status.counts else { return };
         if status.run.as_ref() != Some(&spec.run) {
             return;
@@ -115,9 +115,9 @@ impl Simulation {
     }
 }
 
-pub(super) fn check_firmware(job: &Job, made: &Plan) {
+pub(super) fn check_firmware(job: &Job, plan: &Plan) {
     let is_policed = job.spec.as_ref().is_ok_and(|spec| spec.firmware_policy.is_some());
-    let mut creates = made.steps.iter().filter(|step| matches!(step, Step::CreatePod(_)));
+    let mut creates = plan.steps.iter().filter(|step| matches!(step, Step::CreatePod(_)));
     assert!(
         !is_policed || job.status.firmware.is_some() || creates.next().is_none(),
         "a device is flashed with firmware that is not proven"

@@ -110,7 +110,7 @@ impl Simulation {
             3 if job.spec.uuid.len() > 1 => {
                 let at = self.cluster.dice.below(job.spec.uuid.len());
                 let uid = job.spec.uuid.remove(at);
-                self.stored.retain(|(of, _, known)| of != name || *known != uid);
+                self.stored.retain(|(of, _, device)| of != name || *device != uid);
                 self.cluster.forget_created();
             }
             4 => return self.delete_job(name),

@@ -63,8 +63,8 @@ impl Simulation {
                 // A create is not sent again if its Pod has been observed.
                 let sent = arrives && !(step.creates() && knows(&self.world));
                 let refused = sent && self.carry_out(&job, &step, !fails);
-                let seen = knows(&self.world);
-                if fails && step.creates() && !refused && !seen {
+                let is_observed = knows(&self.world);
+                if fails && step.creates() && !refused && !is_observed {
                     // The outcome is unknown: sent again until it is known.
                     self.requests.push(Request::Step(job, step));
                 } else if let Some(memory) = self.world.memory.get_mut(&job.key) {
@@ -120,10 +120,11 @@ impl Simulation {
             Step::CreateService(service) => {
                 self.deleted_services.remove(&service.name_any());
                 let created = self.cluster.create_service(*service.clone());
-                let seen =
+                let existing_service =
                     created.or_else(|| self.cluster.services.get(&service.name_any()).cloned());
                 if answered {
-                    seen.as_ref()
+                    existing_service
+                        .as_ref()
                         .and_then(Service::of)
                         .map(|service| self.world.see_service(service));
                 }
@@ -149,10 +150,11 @@ impl Simulation {
                 }
                 self.check_create(name, pod);
                 let created = self.cluster.create_pod(*pod.clone());
-                let seen = created.or_else(|| self.cluster.pods.get(&pod.name_any()).cloned());
+                let existing_pod =
+                    created.or_else(|| self.cluster.pods.get(&pod.name_any()).cloned());
                 if answered {
                     self.world.memory.entry(job.key.clone()).or_default().accept(&pod.name_any());
-                    seen.as_ref().and_then(Pod::of).map(|pod| self.world.see_pod(pod));
+                    existing_pod.as_ref().and_then(Pod::of).map(|pod| self.world.see_pod(pod));
                 }
             }
             Step::DeleteService { name, .. } => {
