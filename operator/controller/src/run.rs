@@ -122,7 +122,9 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     kube_config.headers.push((http::header::USER_AGENT, agent.parse()?));
     // A separate client for the Lease and for events about problems: other requests cannot delay a
     // renewal, and the fence does not hold it back.
-    let unfenced = connection::client(&kube_config)?.build();
+    // It speaks HTTP/1.1: a renewal that times out closes its connection, and the next one opens
+    // another. On a dead HTTP/2 connection the Lease would expire before the pings fail.
+    let unfenced = Client::try_from(kube_config.clone())?;
     let leadership =
         if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
     let metrics = Arc::new(Metrics::default());

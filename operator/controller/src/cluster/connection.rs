@@ -22,10 +22,15 @@ use tower::util::BoxService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_http::ServiceExt as _;
 
-/// Interval of pings, and timeout of their answer: without pings, all requests would hang on a
-/// dead connection. Kubernetes' own clients use 30 s and 15 s.
+/// Interval of pings, and timeout of their answer: without pings, every new request would be sent
+/// on a connection that is dead. A server that is only busy has enough time.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for which the kernel keeps data that the other side does not acknowledge
+/// (`TCP_USER_TIMEOUT`). Otherwise a request from before a network partition could be delivered
+/// after it, when the fence no longer waits for it.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
 
 /// Requests of a client that may wait for their answers at the same time. The API server allows
 /// 100 streams in a connection (`--http2-max-streams-per-connection`), of which watches and answers
@@ -54,6 +59,8 @@ pub fn client(config: &Config) -> kube::Result<ClientBuilder<Connection>> {
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(config.connect_timeout);
+    #[cfg(target_os = "linux")]
+    connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED_LIMIT));
     let mut tls = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(config.rustls_client_config()?)
         .https_or_http();
@@ -67,6 +74,7 @@ pub fn client(config: &Config) -> kube::Result<ClientBuilder<Connection>> {
         .pool_timer(TokioTimer::new())
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_while_idle(true)
         .build(tls.enable_all_versions().wrap_connector(connector));
     let retries = config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry()));
     let service = ServiceBuilder::new()

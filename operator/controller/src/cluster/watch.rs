@@ -4,7 +4,6 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,8 @@ use flashjob_rules::world::change::{Change, Kind, Object};
 use flashjob_rules::world::rollouts::CachedRollout;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
+use kube::api::ObjectMeta;
+use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
@@ -82,7 +83,7 @@ impl Watches {
 
     fn spawn<K>(&mut self, config: watcher::Config, operator: &Arc<Operator>, kind: Kind)
     where
-        K: Resource<Scope = kube::core::NamespaceResourceScope>
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Trim
             + Readable
             + Clone
@@ -90,7 +91,6 @@ impl Watches {
             + Send
             + Sync
             + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
     {
         let api: Api<Guarded<K>> = match &self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
@@ -102,7 +102,7 @@ impl Watches {
     }
 }
 
-async fn follow<K: Trim + Resource>(
+async fn follow<K: Trim + Resource<DynamicType = ()>>(
     events: impl Stream<Item = watcher::Result<Event<Guarded<K>>>>,
     operator: &Operator,
     kind: Kind,
@@ -137,7 +137,7 @@ async fn follow<K: Trim + Resource>(
     }
 }
 
-fn metadata<K: Resource>(object: &Guarded<K>) -> &kube::api::ObjectMeta {
+fn metadata<K: Resource>(object: &Guarded<K>) -> &ObjectMeta {
     match &object.0 {
         Ok(object) => object.meta(),
         Err(invalid) => &invalid.metadata,
@@ -204,19 +204,20 @@ impl Trim for core::Service {
 
 /// Returns the part of an object to keep. An object that cannot be decoded never stops the watch
 /// of the others; for a FlashJob, a FlashRollout and a device, the status reports it.
-fn trim<K: Trim + Resource>(object: Guarded<K>) -> Option<Object> {
+fn trim<K: Trim + Resource<DynamicType = ()>>(object: Guarded<K>) -> Option<Object> {
     match object.0 {
         Ok(object) => object.trim(),
         Err(invalid) => {
-            let name = invalid.metadata.name.clone().unwrap_or_default();
-            tracing::warn!(name, error = invalid.error, "object cannot be decoded");
+            let ObjectMeta { namespace, name, .. } = &invalid.metadata;
+            let (kind, error) = (K::kind(&()), &invalid.error);
+            tracing::warn!(%kind, namespace, name, error, "object cannot be decoded");
             K::unreadable(invalid)
         }
     }
 }
 
 /// Sends the loop the state of an object from the API server.
-pub(crate) fn tell<K: Trim + Resource>(operator: &Operator, object: Guarded<K>) {
+pub(crate) fn tell<K: Trim + Resource<DynamicType = ()>>(operator: &Operator, object: Guarded<K>) {
     if let Some(object) = trim(object) {
         operator.tell(Change::Updated(object));
     }

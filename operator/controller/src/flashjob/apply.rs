@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flashjob_api::{FINALIZER, FlashJob};
+use flashjob_api::{FINALIZER, FlashJob, FlashJobStatus};
 use flashjob_rules::flashjob::observed::{Job, JobKey, Pod, Refusal, Refused, whole_seconds};
 use flashjob_rules::flashjob::plan::Step;
 use flashjob_rules::world::change::{Change, JobOutcome};
@@ -232,25 +232,30 @@ async fn set_finalizers(
     Ok(())
 }
 
-/// Reads the FlashJob again after a conflict, so that the next plan uses its current state.
-pub async fn refresh(operator: &Operator, job: &Job) -> kube::Result<()> {
+/// Reads the FlashJob again after a conflict or a failure, so that the next plan uses its current
+/// state. Returns the stored status, if the job still exists and can be decoded.
+pub async fn refresh(operator: &Operator, job: &Job) -> kube::Result<Option<FlashJobStatus>> {
     refresh_by_name(operator, &job.key, Some(&job.uid)).await
 }
 
 /// Reads the FlashJob of that name again. If it does not exist and its `uid` is known, reports it
-/// as deleted.
+/// as deleted. Returns the status of the FlashJob with that uid.
 pub(crate) async fn refresh_by_name(
     operator: &Operator,
     key: &JobKey,
     uid: Option<&str>,
-) -> kube::Result<()> {
+) -> kube::Result<Option<FlashJobStatus>> {
     let jobs: Api<Guarded<FlashJob>> = Api::namespaced(operator.client.clone(), &key.namespace);
-    if let Some(job) = by_name(&jobs, &key.name).await? {
-        watch::tell(operator, job);
-    } else if let Some(uid) = uid {
-        operator.tell(Change::NotFound { subject: key.clone().into(), uid: uid.to_owned() });
-    }
-    Ok(())
+    let Some(job) = by_name(&jobs, &key.name).await? else {
+        if let Some(uid) = uid {
+            operator.tell(Change::NotFound { subject: key.clone().into(), uid: uid.to_owned() });
+        }
+        return Ok(None);
+    };
+    let is_same = uid.is_some() && job.meta().uid.as_deref() == uid;
+    let status = job.0.as_ref().ok().filter(|_| is_same).and_then(|job| job.status.clone());
+    watch::tell(operator, job);
+    Ok(status)
 }
 
 /// Creates an object, and decodes the response without its managed fields.

@@ -1,4 +1,5 @@
-//! Writes the status when it differs, and reports the changes in metrics, the log and events.
+//! Writes a status that differs from the stored one, and reports the changes in metrics, the log
+//! and events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,8 +24,10 @@ use crate::flashjob::transitions::{JobTransition, Transitions};
 use crate::operator::Operator;
 use crate::telemetry::metrics::Write;
 
-/// Pause after a failed write.
+/// Pause after a failed write; it doubles with each failed read that follows.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause: statuses have to be up to date soon after an outage of the API server.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Outcome of a status write that got a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,17 +69,19 @@ pub async fn write(
     begin_times: HashMap<String, Instant>,
 ) {
     let begin = Instant::now();
-    let written = send(&operator, &job, &status).await;
+    let mut written = send(&operator, &job, &status).await;
     let took = begin.elapsed();
     operator.metrics.wrote(WriteOutcome::counted(&written));
     if let Err(error) = &written {
         let error = in_one_line(error);
         tracing::warn!(
             job = %job.key, error,
-            "status could not be stored; retrying"
+            "status could not be stored; retrying once the API server answers"
         );
+        if is_stored(&operator, &job, &status).await {
+            written = Ok(WriteOutcome::Stored);
+        }
         tokio::spawn(settle(operator.clone(), job.clone()));
-        tokio::time::sleep(FAILURE_PAUSE).await;
     }
     let is_dropped = matches!(written, Ok(WriteOutcome::Dropped));
     let dropped = is_dropped.then(|| Box::new((job.resource_version.clone(), status.clone())));
@@ -88,19 +93,45 @@ pub async fn write(
     }
 }
 
-/// Finds out whether a failed status write took effect: reads the job once the write has timed out
-/// at the API server.
+/// Reads a job after a failed status write until the API server answers, and returns true if that
+/// status is stored. No other status of the job is written meanwhile, so an outage costs a job one
+/// task and one request for each pause.
+async fn is_stored(operator: &Operator, job: &Job, status: &FlashJobStatus) -> bool {
+    let mut failures = 0;
+    loop {
+        tokio::time::sleep(pause_after_failures(failures)).await;
+        match refresh(operator, job).await {
+            Ok(stored) => return stored.as_ref() == Some(status),
+            Err(error) => still_unknown(job, &error),
+        }
+        failures += 1;
+    }
+}
+
+/// Finds out what became of a failed status write that was not stored at first: reads the job once
+/// the write has timed out at the API server. Until then the devices that the write would have
+/// released stay locked.
 async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
     tokio::time::sleep(REQUEST_TIMEOUT).await;
+    let mut failures = 0;
     while let Err(error) = refresh(&operator, &job).await {
-        let error = in_one_line(&error);
-        tracing::debug!(
-            job = %job.key, error,
-            "outcome of a status write is still unknown; retrying"
-        );
-        tokio::time::sleep(FAILURE_PAUSE).await;
+        still_unknown(&job, &error);
+        tokio::time::sleep(pause_after_failures(failures)).await;
+        failures += 1;
     }
     operator.tell(Change::Job(job.key.clone(), JobOutcome::WritesSettled(job)));
+}
+
+fn still_unknown(job: &Job, error: &kube::Error) {
+    let error = in_one_line(error);
+    tracing::debug!(
+        job = %job.key, error,
+        "outcome of a status write is still unknown; retrying"
+    );
+}
+
+fn pause_after_failures(failures: u32) -> Duration {
+    FAILURE_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE)
 }
 
 #[tracing::instrument(

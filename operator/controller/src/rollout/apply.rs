@@ -127,7 +127,8 @@ async fn patch(
         // Another client wrote, or the FlashJob was deleted or replaced: the next plan uses its
         // current state.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-            refresh_by_name(operator, &child_key(namespace, name.to_owned()), Some(uid)).await
+            let child = child_key(namespace, name.to_owned());
+            refresh_by_name(operator, &child, Some(uid)).await.map(|_| ())
         }
         Err(error) => Err(error),
     }

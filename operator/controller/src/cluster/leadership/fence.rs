@@ -27,9 +27,8 @@ pub const MARGIN: Duration = Duration::from_secs(6);
 /// Longest wait for the response to a mutating request; after it the API server has finished or is
 /// unreachable.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// Longest wait until the response to a read begins: the API server itself takes no longer for a
-/// list than a minute, and begins to respond long before. Without this limit, a read on a dead
-/// connection would wait forever.
+/// Longest wait until the response to a read begins: the API server itself ends a list after a
+/// minute. Without this limit, a read from a server that hangs would wait forever.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 /// Interval of checks for requests in flight when the process ends.
 const REST_INTERVAL: Duration = Duration::from_millis(10);
