@@ -59,8 +59,8 @@ fn write(repository: &Path, path: &str, text: &str) -> anyhow::Result<()> {
 
 fn reasons() -> anyhow::Result<String> {
     let mut text = String::from(
-        "# Reasons\nWhat `status.devices[].reason` says, and what to do about it. \
-         Made from the code by `make generate`.\n\n\
+        "# Reasons\nValues of `status.devices[].reason`, their meaning, and what to do. \
+         Generated from the code by\n`make generate`.\n\n\
          | reason | effect | what happened | what to do |\n|---|---|---|---|\n",
     );
     for reason in reason::ALL {

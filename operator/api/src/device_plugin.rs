@@ -1,11 +1,12 @@
-//! DevicePlugin: what the operator has loaded. Only the operator writes these objects.
+//! DevicePlugin: status of a plugin that the operator's configuration names. Only the operator
+//! writes these objects.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A device plugin that the operator's configuration names.
+/// Source of a device plugin in the operator's configuration.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "application.flashjob.nbfc.io",
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
     plural = "deviceplugins",
     status = "DevicePluginStatus",
     shortname = "fjp",
-    doc = "A device plugin that the operator has loaded. Written by the operator alone; what is \
-           loaded is decided in its configuration file.",
+    doc = "Device plugin of the operator. Only the operator creates, updates and deletes these \
+           objects, according to its configuration file.",
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -39,38 +40,40 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DevicePluginSpec {
-    /// The reference in the operator's configuration.
+    /// Reference of the plugin in the operator's configuration.
     pub image: String,
 }
 
-/// State of a device plugin.
+/// Observed state of a device plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DevicePluginStatus {
-    /// Digest of the component in use, `sha256:…`.
+    /// Digest of the component that is serving, `sha256:…`. Absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// The version that the plugin says it has.
+    /// Version that the plugin reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The device types that it serves here.
+    /// Device types that the plugin serves in this cluster; `*` for every type that no other
+    /// plugin serves.
     #[serde(default)]
     pub device_types: Vec<String>,
     /// Version of the plugin contract (WIT package) that the component is built against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wit_version: Option<String>,
-    /// The last error, for as long as it lasts.
+    /// Current error. Absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// The digest that served well last. Standbys and restarts take it, and verify it again.
+    /// Digest of the last component that served successfully. Standbys and restarted operators
+    /// load and verify it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_digest: Option<String>,
-    /// The version that served well last. A lower one serves only with allowDowngrade, after a
-    /// restart too.
+    /// Version of the last component that served successfully. A lower version is loaded only with
+    /// `allowDowngrade`, even after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_version: Option<String>,
-    /// Ready, Reconciling, Stalled, Resolved, Verified, and TypeConflict: whether other plugins
-    /// keep types that this one would serve.
+    /// Conditions of the plugin: Ready, Reconciling, Stalled, Resolved, Verified and TypeConflict.
+    /// TypeConflict is True if other plugins serve device types that this plugin would serve.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -1,40 +1,43 @@
-//! Resolution and signatures of firmware, as a FlashJob and a FlashRollout ask for them.
+//! `firmwarePolicy` of a FlashJob and of a FlashRollout: resolution and signature verification.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Resolution and signature of the firmware.
+/// Resolution and signature verification of the firmware.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FirmwarePolicy {
-    /// `Digest`: the reference is resolved once a run, and every flash Pod gets its digest.
-    /// `None`: the reference is passed on as written. Default Digest.
+    /// Form in which the firmware reference is passed to the flash Pods. `Digest`: the reference
+    /// is resolved to a digest once per run; every flash Pod uses that digest. `None`: the
+    /// reference is passed on as written. Default Digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "pin_schema")]
     pub pin: Option<FirmwarePin>,
-    /// `Required`: an entry of the operator's `firmwareTrust` must match, and verify.
-    /// `IfConfigured`: what an entry matches must verify. Default IfConfigured.
+    /// Signature verification of the firmware. `Required`: an entry of the operator's
+    /// `firmwareTrust` must match the firmware, and its signatures must verify. `IfConfigured`: if
+    /// an entry matches, its signatures must verify; other firmware needs no signature. Default
+    /// IfConfigured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "firmware_verification_schema")]
     pub verify: Option<FirmwareVerification>,
 }
 
-/// Form in which flash Pods get the firmware's reference.
+/// Form in which the firmware reference is passed to the flash Pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum FirmwarePin {
-    /// By the digest that the reference had when the run began.
+    /// With the digest to which the reference was resolved at the start of the run.
     #[default]
     Digest,
     /// As written.
     None,
 }
 
-/// Signatures that are asked of the firmware.
+/// Signatures that the firmware must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum FirmwareVerification {
-    /// An entry of `firmwareTrust` must match, and verify.
+    /// An entry of `firmwareTrust` must match the firmware, and its signatures must verify.
     Required,
-    /// Firmware that an entry of `firmwareTrust` matches must verify.
+    /// If an entry of `firmwareTrust` matches the firmware, its signatures must verify.
     #[default]
     IfConfigured,
 }

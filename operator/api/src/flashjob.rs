@@ -1,4 +1,4 @@
-//! FlashJob.spec: what a fleet operator writes.
+//! `spec` of a FlashJob, which users write.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FirmwarePolicy, FlashJobStatus};
 
-/// Flashes firmware onto the devices that Akri found under the given uids.
+/// Desired state of a FlashJob: the devices, the firmware, and options for flashing it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "application.flashjob.nbfc.io",
@@ -21,7 +21,7 @@ use crate::{FirmwarePolicy, FlashJobStatus};
     shortname = "fj",
     category = "all",
     derive = "PartialEq",
-    doc = "Flashes firmware onto a set of devices that Akri found, one Pod a device.",
+    doc = "Flashes firmware onto devices discovered by Akri, with one Pod per device.",
     validation = (
         "self.metadata.name.size() <= 63",
         "metadata.name must be no more than 63 characters, as it becomes a label value"
@@ -52,9 +52,9 @@ use crate::{FirmwarePolicy, FlashJobStatus};
     )
 )]
 pub struct FlashJobSpec {
-    /// Uids (`metadata.uid`) of the Akri Instances to flash. 1 to 4096, each once: a job that
-    /// names one twice starts nothing and says so in its status. Letters, digits, `-`, `_` and
-    /// `.`, as in labels.
+    /// UIDs (`metadata.uid`) of the Akri Instances of the devices to flash, 1 to 4096. A job with
+    /// a duplicate UID flashes no device and reports the error in its status. Each UID has 1 to 63
+    /// letters, digits, `-`, `_` and `.`, and begins and ends with a letter or digit.
     #[schemars(
         length(min = 1, max = 4096),
         inner(
@@ -64,237 +64,266 @@ pub struct FlashJobSpec {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub uuid: Vec<String>,
-    /// The firmware to flash, handed to the device plugin; usually an OCI reference. No white
-    /// space or control characters.
+    /// Firmware to flash, passed to the device plugin; usually an OCI reference. 1 to 1024
+    /// characters, without white space or control characters.
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub firmware: String,
-    /// The version that a device reports once it runs the firmware. No white space or control
-    /// characters.
+    /// Version that a device reports when it runs the firmware. 1 to 256 characters, without white
+    /// space or control characters.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub version: String,
-    /// Resolution and signature of the firmware, before the first device is flashed: firmware that
-    /// is not proven flashes nothing. Default: the reference is passed on as written, and nothing
-    /// is checked. A FlashRollout has its own; its FlashJobs need none.
+    /// Resolution and signature verification of the firmware before the first device is flashed.
+    /// Firmware that fails them is not flashed. Default: the reference is passed to the flash Pods
+    /// as written, and nothing is checked. Not needed in FlashJobs of a FlashRollout, which has
+    /// its own policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware_policy: Option<FirmwarePolicy>,
-    /// Guard: a device of another type is refused. Case and dashes do not matter. Stands in where
-    /// Akri reports none.
+    /// Required device type, at most 63 characters: a device that reports another one fails with
+    /// DeviceTypeMismatch. Letter case, dashes, underscores and spaces are ignored. Used as the
+    /// device's type if Akri reports none. Default: any type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub device: Option<String>,
-    /// Guard: a device with another application type is refused. Stands in where Akri reports
-    /// none.
+    /// Required application type, at most 253 characters: a device that reports another one fails
+    /// with DeviceTypeMismatch. Letter case and dashes are ignored. Used as the device's
+    /// application type if Akri reports none. Default: any type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub application_type: Option<String>,
-    /// Address at which the device is reached, `host:port`; overrides what Akri reports. Only with
-    /// exactly one uuid. No white space or control characters.
+    /// Address of the device, `host:port`; overrides the address that Akri reports. Allowed only
+    /// if `uuid` has exactly one entry. At most 512 characters, without white space or control
+    /// characters. Default: the address that Akri reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), regex(pattern = r"^[^\s\p{Cc}]*$"))]
     pub host_endpoint: Option<String>,
-    /// Asks the load balancer for this IP address; another one is not used. Devices then take
-    /// turns.
+    /// IP address to request from the load balancer. No other address is used, so devices are
+    /// flashed one at a time. Default: any address.
     #[serde(default, rename = "externalIP", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 45))]
     pub external_ip: Option<String>,
-    /// Container image of the flash Pod. Default: what the device plugin names.
+    /// Container image of the flash Pods, at most 1024 characters. Default: the image that the
+    /// device plugin specifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub flashjob_pod_image: Option<String>,
-    /// Settings for device plugins, keyed by the plugin's name. Each plugin validates its own.
+    /// Settings for device plugins, by plugin name, for at most 64 plugins. They override the
+    /// default settings in the operator's configuration. Each plugin validates its own settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "settings_schema")]
     pub settings: Option<BTreeMap<String, serde_json::Map<String, serde_json::Value>>>,
-    /// Any new value flashes again what is finished.
+    /// Identifier of the run, at most 253 characters. Changing this value starts a new run that
+    /// flashes all devices again.
     #[serde(default, rename = "runID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub run_id: Option<String>,
-    /// Number of devices in flight at once. Default 10.
+    /// Maximum number of devices in flight at the same time, 1 to 500. Default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 500))]
     pub parallelism: Option<i32>,
-    /// Start no more devices; those in flight finish. Default false.
+    /// If true, no more devices are started; attempts in flight finish. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// Number of retries of one device after its first attempt. Default 2.
+    /// Maximum number of retries of one device after its first attempt, 0 to 1000. Default 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub backoff_limit_per_device: Option<i32>,
-    /// More failed devices than this stop the job: a number, or a percentage of all devices,
-    /// rounded down. Default: no limit.
+    /// Maximum number of failed devices: an integer of at least 0, or a percentage of all devices
+    /// from `0%` to `100%`, rounded down. If more devices fail, attempts in flight finish and the
+    /// remaining devices are skipped. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_failed_devices: Option<IntOrString>,
-    /// No more than so many devices in flight behind one node or gateway, counted over all
-    /// FlashJobs. Default: no limit.
+    /// Maximum number of devices in flight per node or gateway, across all FlashJobs. Default: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_budget: Option<GroupBudget>,
-    /// Time for one attempt, in seconds; also the Pod's activeDeadlineSeconds. Default 900.
+    /// Maximum duration of one attempt, in seconds, 1 to 604800; also the Pod's
+    /// `activeDeadlineSeconds`. Default 900.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604800))]
     pub device_timeout_seconds: Option<i64>,
-    /// Time for which a device waits for its external address before it goes to the end of the
-    /// queue, in seconds. Default 300.
+    /// Maximum time for which a device waits for its external address before it moves to the end
+    /// of the queue, in seconds, 1 to 604800. Default 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604800))]
     pub address_timeout_seconds: Option<i64>,
-    /// Time for the whole job, in seconds; then what is in flight is stopped. Default: no limit.
+    /// Maximum duration of the job, in seconds, 1 to 31536000. When it is exceeded, attempts in
+    /// flight are stopped and devices without a result fail with DeadlineExceeded. Default: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31536000))]
     pub active_deadline_seconds: Option<i64>,
-    /// Proof that is asked of a device: that it runs the new version.
+    /// Verification that a device runs the new version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifySpec>,
-    /// Skip a device that already reports `version`. Default false.
+    /// If true, a device that already reports `version` is skipped. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_if_current: Option<bool>,
-    /// One Service for each device, or a pool of at most `parallelism` Services handed on. Default
-    /// PerDevice.
+    /// Services through which devices reach their flash Pods. `PerDevice`: one Service for each
+    /// device. `Pooled`: at most `parallelism` Services, each reused for one device after another.
+    /// Default PerDevice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "exposure_schema")]
     pub exposure: Option<Exposure>,
-    /// Effect of a drain of a node on the devices that are flashed there. Default Protect; the
-    /// operator's configuration may allow it for all jobs.
+    /// Effect of draining a node on flash Pods that run there. `Protect`: evictions of a flash Pod
+    /// are refused until its attempt has ended. `Allow`: an eviction ends the Pod, and the device
+    /// is flashed again. Default Protect, unless the operator's configuration allows disruption
+    /// for all jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "disruption_schema")]
     pub disruption: Option<Disruption>,
-    /// Delete the FlashJob this many seconds after it finished. Default: keep it.
+    /// Time after which a finished FlashJob is deleted, in seconds, 0 to 31536000. Default: it is
+    /// not deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31536000))]
     pub ttl_seconds_after_finished: Option<i64>,
-    /// Typed additions to the flash Pods.
+    /// Additions to the flash Pods, such as node selector, tolerations and labels, within the
+    /// limits of the operator's configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
 }
 
-/// Proof of the new version: whether and how long a device is watched for it.
+/// Verification that a flashed device runs the new version.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifySpec {
-    /// Default: what the plugin's verdict says, else BestEffort.
+    /// Effect of a device that does not report the new version within `timeoutSeconds`.
+    /// `Required`: the attempt fails. `BestEffort`: the device completes as unverified. `None`:
+    /// the device completes as soon as the plugin reports success, without waiting for the
+    /// version. Default: the mode that the plugin requests, `BestEffort` or `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "verify_mode_schema")]
     pub mode: Option<VerifyMode>,
-    /// Time to wait for the new version, in seconds. Default 300.
+    /// Maximum time to wait until the device reports the new version, in seconds, 1 to 86400.
+    /// Default 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: Option<i64>,
-    /// Time for which the device must go on reporting the new version, in seconds: some boot
-    /// loaders go back to the one before. Default 0.
+    /// Time for which the device must keep reporting the new version, in seconds, 0 to 86400.
+    /// Detects boot loaders that roll back to the previous version. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
     pub stable_seconds: Option<i64>,
 }
 
-/// Limit of the devices that are in flight in one group.
+/// Maximum number of devices in flight in one group of devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupBudget {
-    /// `Node`: devices that the same node sees are a group. Else the name of a property that Akri
-    /// reports, such as GATEWAY: devices with the same value are a group, and those without it are
-    /// in none.
+    /// Criterion by which devices are grouped: `Node`, for the node that sees the device, or the
+    /// name of a property that Akri reports, such as `GATEWAY`. Devices with the same value form a
+    /// group; devices without the property are not limited. 1 to 253 characters, without white
+    /// space or control characters.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub by: String,
-    /// Number of devices in flight in one group, over all FlashJobs.
+    /// Maximum number of devices in flight in one group, across all FlashJobs, 1 to 4096.
     #[schemars(range(min = 1, max = 4096))]
     pub max_in_flight: i32,
 }
 
-/// Strictness of the proof of a flashed device.
+/// Effect of a device that does not report the new version in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum VerifyMode {
-    /// A device that does not report the new version in time failed that attempt.
+    /// The attempt fails if the device does not report the new version in time.
     Required,
-    /// A device that does not report the new version in time completes as unverified.
+    /// The device completes as unverified if it does not report the new version in time.
     BestEffort,
-    /// The plugin's verdict is enough.
+    /// The device completes as soon as the plugin reports success.
     None,
 }
 
-/// The way in which devices are reached from outside.
+/// Services through which devices reach their flash Pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Exposure {
-    /// A Service for each device.
+    /// One Service for each device.
     #[default]
     PerDevice,
-    /// At most `parallelism` Services, each handed to the next device with its address.
+    /// At most `parallelism` Services, each reused for one device after another.
     Pooled,
 }
 
-/// Effect of a drain of a node on a device that is being flashed there.
+/// Effect of draining a node on flash Pods that run there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Disruption {
-    /// It waits: evictions of the Pod are refused until it has ended, and autoscalers leave its
-    /// node alone.
+    /// Evictions of the Pod are refused until its attempt has ended, and cluster autoscalers do
+    /// not remove its node.
     #[default]
     Protect,
-    /// It ends the Pod, and the device is flashed again.
+    /// An eviction ends the Pod, and the device is flashed again.
     Allow,
 }
 
-/// Additions of a FlashJob to its Pods. The operator merges it; a plugin never sees it.
+/// Additions to the flash Pods. The operator merges them into the Pods; they are not passed to
+/// plugins.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodOverrides {
-    /// Labels a node must have.
+    /// Labels that a node must have to run a flash Pod. The operator's configuration can restrict
+    /// the keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<BTreeMap<String, String>>,
-    /// Taints that the Pods tolerate.
+    /// Taints that the flash Pods tolerate, at most 64. The operator's configuration can restrict
+    /// the keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub tolerations: Option<Vec<Toleration>>,
-    /// Resource requests and limits of the flash container.
+    /// Resource requests and limits of the flash container. Default: those in the operator's
+    /// configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Names of Secrets with which the flash Pod's image is pulled.
+    /// Secrets with the credentials for pulling the flash image, at most 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Option<Vec<SecretName>>,
-    /// Service account of the Pods; must be allowed in the operator's configuration. Its token is
-    /// never mounted.
+    /// Name of the ServiceAccount of the flash Pods, which the operator's configuration must
+    /// allow. Its token is never mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub service_account_name: Option<String>,
-    /// Priority class of the Pods; must be allowed in the operator's configuration.
+    /// Name of the PriorityClass of the flash Pods, which the operator's configuration must allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub priority_class_name: Option<String>,
-    /// Labels of the Pods; their keys must be allowed in the operator's configuration.
+    /// Labels to add to the flash Pods, at most 64. The operator's configuration must allow their
+    /// keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 64))]
     pub labels: Option<BTreeMap<String, String>>,
-    /// Annotations of the Pods; their keys must be allowed in the operator's configuration.
+    /// Annotations to add to the flash Pods, at most 64. The operator's configuration must allow
+    /// their keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 64))]
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
-/// A Secret in the FlashJob's namespace.
+/// Secret in the FlashJob's namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretName {
-    /// The Secret's name.
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// A taint that the Pods tolerate, as in a Pod's `spec.tolerations`.
+/// Toleration of a taint, as in a Pod's `spec.tolerations`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Toleration {
-    /// The taint's key; none with operator Exists tolerates every taint.
+    /// Key of the taint. If it is empty, `operator` must be `Exists`, and every taint is
+    /// tolerated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// `Exists` or `Equal`.
+    /// Comparison with the taint's value: `Exists` tolerates any value, `Equal` requires `value`.
+    /// Default Equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^(Exists|Equal)$"))]
     pub operator: Option<String>,
-    /// The taint's value, with operator Equal.
+    /// Value of the taint, with the operator `Equal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`; none means all.
+    /// Effect of the taint: `NoSchedule`, `PreferNoSchedule` or `NoExecute`. Default: all effects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^(NoSchedule|PreferNoSchedule|NoExecute)$"))]
     pub effect: Option<String>,
-    /// Time for which a NoExecute taint is tolerated, in seconds.
+    /// Time for which a `NoExecute` taint is tolerated, in seconds. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toleration_seconds: Option<i64>,
 }
@@ -302,15 +331,15 @@ pub struct Toleration {
 /// Resource requests and limits, as in a container's `resources`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Resources {
-    /// Amounts that the scheduler sets aside.
+    /// Amounts that the scheduler reserves for the container, by resource name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<BTreeMap<String, IntOrString>>,
-    /// Amounts that the container may not exceed.
+    /// Maximum amounts that the container may use, by resource name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<BTreeMap<String, IntOrString>>,
 }
 
-/// An object of objects; what stands inside belongs to the plugins.
+/// Schema of an object of objects. The inner objects are defined by the plugins.
 pub(crate) fn settings_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
@@ -320,20 +349,20 @@ pub(crate) fn settings_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sc
     })
 }
 
-/// An `enum` of a schema has no place for the null that an optional field may be: what it takes is
-/// said by a pattern.
+/// Schema of an optional enumeration. A pattern gives the valid values, because an `enum` in a
+/// schema would exclude null.
 pub(crate) fn exposure_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "string", "nullable": true, "pattern": "^(PerDevice|Pooled)$"
     })
 }
 
-/// As [`exposure_schema`].
+/// Like [`exposure_schema`].
 pub(crate) fn disruption_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(Protect|Allow)$" })
 }
 
-/// As [`exposure_schema`].
+/// Like [`exposure_schema`].
 fn verify_mode_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "string", "nullable": true, "pattern": "^(Required|BestEffort|None)$"

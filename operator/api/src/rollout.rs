@@ -1,4 +1,4 @@
-//! FlashRollout.spec: which fleet is flashed with which firmware, and how carefully.
+//! `spec` of a FlashRollout: the devices, the firmware, and the batches.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use crate::{
     VerifySpec,
 };
 
-/// Flashes firmware onto the devices that a selector chooses, batch by batch.
+/// Desired state of a FlashRollout: the devices, the firmware, and the batches in which it is
+/// flashed.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "application.flashjob.nbfc.io",
@@ -25,8 +26,9 @@ use crate::{
     shortname = "fr",
     category = "all",
     derive = "PartialEq",
-    doc = "Flashes firmware onto a fleet: chooses devices, splits them into batches, and proves \
-           each batch before the next. Creates FlashJobs; never touches a device itself.",
+    doc = "Flashes firmware onto a fleet: selects devices, divides them into batches, and checks \
+           the results of each batch before the next one starts. Creates FlashJobs and does not \
+           access devices itself.",
     validation = (
         "self.metadata.name.size() <= 63",
         "metadata.name must be no more than 63 characters, as it becomes a label value"
@@ -54,82 +56,92 @@ use crate::{
     )
 )]
 pub struct FlashRolloutSpec {
-    /// The firmware to flash; usually an OCI reference. Part of the run. No white space or control
-    /// characters.
+    /// Firmware to flash, passed to the device plugin; usually an OCI reference. 1 to 1024
+    /// characters, without white space or control characters. Changing it starts a new run.
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub firmware: String,
-    /// The version that a device reports once it runs the firmware; never derived from a tag. Part
-    /// of the run. No white space or control characters.
+    /// Version that a device reports when it runs the firmware; never derived from a tag. 1 to 256
+    /// characters, without white space or control characters. Changing it starts a new run.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub version: String,
-    /// Resolution and signature of the firmware.
+    /// Resolution and signature verification of the firmware before the first device is flashed.
+    /// Firmware that fails them is not flashed. Default: the reference is resolved to a digest,
+    /// and signatures are verified if an entry of the operator's `firmwareTrust` matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware_policy: Option<FirmwarePolicy>,
-    /// Devices to flash. Part of the run. Conditions of different fields must all hold; of one
-    /// field, one value must.
+    /// Devices to flash. A device must match every field that is set; it matches a field if it
+    /// matches one of its values. Changing the selector starts a new run.
     pub selector: RolloutSelector,
-    /// `Frozen`: the devices are chosen once a run. Default Frozen.
+    /// Time at which the devices are selected. `Frozen`: once per run, when the run is planned.
+    /// Default Frozen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "membership_schema")]
     pub membership: Option<Membership>,
-    /// Batches in their order; a device is in the first that takes it, and those left over form
-    /// one more batch named `rest`. Default: 1 device, 10 %, the rest.
+    /// Batches in the order in which they are flashed, at most 20. A device belongs to the first
+    /// batch that selects it and is not full; the remaining devices form one more batch named
+    /// `rest`. Default: `canary` with 1 device, `ten-percent` with 10 % of the devices, and
+    /// `rest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub batches: Option<Vec<BatchSpec>>,
-    /// More failed devices than this in one batch stop it: a number, or a percentage of the batch,
-    /// rounded down. Default 10 %, and 0 in the first batch.
+    /// Maximum number of failed devices in one batch: an integer of at least 0, or a percentage of
+    /// the batch from `0%` to `100%`, rounded down. If more devices fail, the batch does not pass.
+    /// Default: 0 in the first batch, 10 % in the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "budget_schema")]
     pub max_failed: Option<IntOrString>,
-    /// Least share of a batch that must complete: `90%`. Default: none.
+    /// Minimum percentage of devices that must complete for a batch to pass, `0%` to `100%`, such
+    /// as `90%`. Skipped devices are not counted. Default: no minimum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "share_schema")]
     pub success_threshold: Option<String>,
-    /// Effect of a batch that does not pass. `Pause` waits for a person; `Abort` ends the run.
-    /// Default Pause.
+    /// Effect of a batch that does not pass. `Pause`: the run stops until a user acts. `Abort`:
+    /// the run ends. Default Pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "on_failure_schema")]
     pub on_failure: Option<OnFailure>,
-    /// Number of devices in flight at once over the whole run. Default 10.
+    /// Maximum number of devices in flight or verifying at the same time, 1 to 500. Default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 500))]
     pub parallelism: Option<i32>,
-    /// No more than so many devices in flight behind one node or gateway, counted over all
-    /// FlashJobs. Default: no limit.
+    /// Maximum number of devices in flight per node or gateway, across all FlashJobs. Default: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_budget: Option<GroupBudget>,
-    /// Times at which devices may start; those in flight finish. Default: any time.
+    /// Maintenance windows, at most 20: recurring periods in which devices may start. Attempts in
+    /// flight at the end of a window finish. Default: devices may start at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub windows: Option<Vec<RolloutWindow>>,
-    /// Times at which no device may start, whatever the windows say.
+    /// Recurring periods in which no device may start, at most 20. They take precedence over
+    /// `windows`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub blackouts: Option<Vec<RolloutWindow>>,
-    /// Leave out devices that already report `version`. Default true.
+    /// If true, devices that already report `version` are left out. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_if_current: Option<bool>,
-    /// Plan devices that report a higher version too. Default false: where both are semantic
-    /// versions, such devices are left out.
+    /// If true, devices that report a higher version than `version` are flashed too. If false,
+    /// they are left out, provided that both are semantic versions. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_downgrade: Option<bool>,
-    /// Leave out devices that report a lower version than this, where both are semantic versions.
-    /// Default: none.
+    /// Lowest version of the devices to flash, at most 256 characters: devices that report a lower
+    /// version are left out, provided that both are semantic versions. Default: no minimum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub min_version: Option<String>,
-    /// Settings of the FlashJobs.
+    /// Settings of the FlashJobs that the rollout creates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<RolloutTemplate>,
-    /// Start no more devices; those in flight finish. Default false.
+    /// If true, no more devices are started; attempts in flight finish. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// End this run: devices in flight finish, no more start, and taking it back does not resume
-    /// the run. Default false.
+    /// If true, the run ends: no more devices are started, and attempts in flight finish. An ended
+    /// run cannot be resumed. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort: Option<bool>,
-    /// Approvals of batches that ask for one: `<batch>@<run>`, with the run from `status.run`.
+    /// Approvals of batches with `approval: true`, at most 100: `<batch>@<run>`, with the run from
+    /// `status.run`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 100),
@@ -137,26 +149,30 @@ pub struct FlashRolloutSpec {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub approvals: Option<Vec<String>>,
-    /// Any new value chooses devices anew and flashes them again. Part of the run.
+    /// Identifier of the run, at most 253 characters. Changing this value starts a new run that
+    /// selects the devices again and flashes them; combine it with `skipIfCurrent: false` to flash
+    /// devices that already report `version`.
     #[serde(default, rename = "runID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub run_id: Option<String>,
-    /// Any new value tries the failed, absent and regressed devices of this run again.
+    /// Identifier of the retry, at most 253 characters. Changing this value retries the failed,
+    /// absent and regressed devices of the current run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub retry: Option<String>,
-    /// Time for the whole run, in seconds; then no more devices start and the run has failed.
-    /// Default: no limit.
+    /// Maximum duration of the run, in seconds, 1 to 31536000. When it is exceeded, no more
+    /// devices are started and the run fails. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31536000))]
     pub active_deadline_seconds: Option<i64>,
-    /// Delete the FlashRollout this many seconds after it finished. Default: keep it.
+    /// Time after which a finished FlashRollout is deleted, in seconds, 0 to 31536000. Default: it
+    /// is not deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31536000))]
     pub ttl_seconds_after_finished: Option<i64>,
 }
 
-/// Time at which the devices of a run are chosen.
+/// Time at which the devices of a run are selected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Membership {
     /// Once, when the run is planned.
@@ -167,14 +183,15 @@ pub enum Membership {
 /// Effect of a batch that does not pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnFailure {
-    /// The run waits for a person.
+    /// The run stops until a user acts.
     #[default]
     Pause,
     /// The run ends.
     Abort,
 }
 
-/// Devices of a rollout.
+/// Selection of the devices of a rollout. A device must match every field that is set; it matches
+/// a field if it matches one of its values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -190,10 +207,12 @@ pub enum OnFailure {
     )
 )]
 pub struct RolloutSelector {
-    /// Select every device; the other conditions still narrow it. Default false.
+    /// If true, every device is selected that matches the other fields; required if no other field
+    /// is set. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all: Option<bool>,
-    /// Device types, as Akri reports them. Case and dashes do not matter.
+    /// Device types as reported by Akri, at most 64. Letter case, dashes, underscores and spaces
+    /// are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 64),
@@ -201,7 +220,7 @@ pub struct RolloutSelector {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub device_types: Option<Vec<String>>,
-    /// Application types, as Akri reports them.
+    /// Application types as reported by Akri, at most 64. Compared exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 64),
@@ -209,7 +228,7 @@ pub struct RolloutSelector {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub application_types: Option<Vec<String>>,
-    /// Versions that the devices report now, byte for byte.
+    /// Firmware versions that devices currently report, at most 64. Compared exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 64),
@@ -217,7 +236,7 @@ pub struct RolloutSelector {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub versions: Option<Vec<String>>,
-    /// Names of nodes; one of them must see the device.
+    /// Names of nodes, at most 1000. A device matches if at least one of these nodes sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 1000),
@@ -225,7 +244,7 @@ pub struct RolloutSelector {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub nodes: Option<Vec<String>>,
-    /// Names of Akri Instances.
+    /// Names of Akri Instances, at most 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 1000),
@@ -233,21 +252,23 @@ pub struct RolloutSelector {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub instances: Option<Vec<String>>,
-    /// Requirements on the properties that Akri reports; all must hold.
+    /// Requirements on the properties that Akri reports, at most 32. All must be met.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub properties: Option<Vec<PropertyRequirement>>,
-    /// Devices that are left out although they are selected: those for which all of these
-    /// conditions hold.
+    /// Devices to leave out although they are selected: those that match every field that is set
+    /// here. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude: Option<DeviceConditions>,
 }
 
-/// Conditions on a device. Those of different fields must all hold; of one field, one value must.
+/// Conditions on a device. A device must match every field that is set; it matches a field if it
+/// matches one of its values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceConditions {
-    /// Device types, as Akri reports them. Case and dashes do not matter.
+    /// Device types as reported by Akri, at most 64. Letter case, dashes, underscores and spaces
+    /// are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 64),
@@ -255,7 +276,7 @@ pub struct DeviceConditions {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub device_types: Option<Vec<String>>,
-    /// Application types, as Akri reports them.
+    /// Application types as reported by Akri, at most 64. Compared exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 64),
@@ -263,7 +284,7 @@ pub struct DeviceConditions {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub application_types: Option<Vec<String>>,
-    /// Versions that the devices report now, byte for byte.
+    /// Firmware versions that devices currently report, at most 64. Compared exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 64),
@@ -271,7 +292,7 @@ pub struct DeviceConditions {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub versions: Option<Vec<String>>,
-    /// Names of nodes; one of them must see the device.
+    /// Names of nodes, at most 1000. A device matches if at least one of these nodes sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 1000),
@@ -279,7 +300,7 @@ pub struct DeviceConditions {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub nodes: Option<Vec<String>>,
-    /// Names of Akri Instances.
+    /// Names of Akri Instances, at most 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 1000),
@@ -287,7 +308,7 @@ pub struct DeviceConditions {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub instances: Option<Vec<String>>,
-    /// Requirements on the properties that Akri reports; all must hold.
+    /// Requirements on the properties that Akri reports, at most 32. All must be met.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub properties: Option<Vec<PropertyRequirement>>,
@@ -304,12 +325,14 @@ pub struct DeviceConditions {
     )
 )]
 pub struct PropertyRequirement {
-    /// Name of the property, as Akri reports it.
+    /// Name of the property as reported by Akri, 1 to 253 characters.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
-    /// `In`, `NotIn`, `Exists` or `DoesNotExist`. A device without the property passes NotIn.
+    /// Comparison with `values`: `In`, `NotIn`, `Exists` or `DoesNotExist`. A device without the
+    /// property matches `NotIn`.
     pub operator: PropertyOperator,
-    /// Values for In and NotIn.
+    /// Values for the operators `In` and `NotIn`, at most 64. Must be empty for `Exists` and
+    /// `DoesNotExist`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 64),
@@ -332,105 +355,127 @@ pub enum PropertyOperator {
     DoesNotExist,
 }
 
-/// One batch of a rollout. Without a selector and a size it takes all devices that are left.
+/// One batch of a rollout. Without `selector` and `size`, it takes all remaining devices.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchSpec {
-    /// Name, by which the batch is approved: lower-case letters, digits and dashes.
+    /// Name of the batch, unique within the rollout; `spec.approvals` refers to it. 1 to 63
+    /// lower-case letters, digits and dashes.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Devices that the batch takes. Default: any.
+    /// Devices that the batch may contain. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<DeviceConditions>,
-    /// Most devices that the batch takes: a number, or a percentage of all planned devices,
-    /// rounded down and at least 1. Default: all that the selector takes.
+    /// Maximum number of devices in the batch: an integer of at least 1, or a percentage of all
+    /// planned devices from `1%` to `100%`, rounded down and at least 1. Default: all remaining
+    /// devices that `selector` matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "size_schema")]
     pub size: Option<IntOrString>,
-    /// Start only once `spec.approvals` has `<batch>@<run>`. Default false.
+    /// If true, the batch starts only after `spec.approvals` contains `<batch>@<run>`. Default
+    /// false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<bool>,
-    /// Time from the end of the batch to the start of the next, in seconds, in which no flashed
-    /// device may go back to another version. Default 0.
+    /// Time for which the finished batch is observed before the next one starts, in seconds, 0 to
+    /// 31536000. A device that reports another version during this time counts as failed. Default
+    /// 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31536000))]
     pub soak_seconds: Option<i64>,
-    /// As `spec.maxFailed`, of this batch.
+    /// Maximum number of failed devices in this batch: an integer of at least 0, or a percentage
+    /// of the batch from `0%` to `100%`, rounded down. Default: `spec.maxFailed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "budget_schema")]
     pub max_failed: Option<IntOrString>,
-    /// As `spec.successThreshold`, of this batch.
+    /// Minimum percentage of devices that must complete for this batch to pass, `0%` to `100%`,
+    /// such as `90%`. Skipped devices are not counted. Default: `spec.successThreshold`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "share_schema")]
     pub success_threshold: Option<String>,
-    /// As `spec.parallelism`, of this batch; never more than that.
+    /// Maximum number of devices of this batch in flight or verifying at the same time, 1 to 500;
+    /// `spec.parallelism` applies as well. Default: `spec.parallelism`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 500))]
     pub parallelism: Option<i32>,
 }
 
-/// Recurring time.
+/// Recurring period of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutWindow {
-    /// Start, as a cron pattern: minute, hour, day of month, month, day of week.
+    /// Start of the period, as a cron expression: minute, hour, day of month, month, day of week.
     #[schemars(length(min = 1, max = 256))]
     pub start: String,
-    /// Length, in seconds.
+    /// Duration of the period, in seconds, 1 to 2678400.
     #[schemars(range(min = 1, max = 2678400))]
     pub duration_seconds: i64,
-    /// Time zone by its IANA name, such as Europe/Athens. Default UTC.
+    /// IANA name of the time zone in which `start` is evaluated, such as `Europe/Athens`. Default
+    /// UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub time_zone: Option<String>,
 }
 
-/// Settings of a rollout's FlashJobs. Image and settings are part of the run.
+/// Settings of the FlashJobs that a rollout creates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutTemplate {
-    /// As FlashJob's. Part of the run.
+    /// Container image of the flash Pods, at most 1024 characters. Default: the image that the
+    /// device plugin specifies. Changing it starts a new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub flashjob_pod_image: Option<String>,
-    /// As FlashJob's. Part of the run.
+    /// Settings for device plugins, by plugin name, for at most 64 plugins. They override the
+    /// default settings in the operator's configuration. Each plugin validates its own settings.
+    /// Changing them starts a new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "settings_schema")]
     pub settings: Option<BTreeMap<String, serde_json::Map<String, serde_json::Value>>>,
-    /// As FlashJob's, but mode Required by default.
+    /// Verification that a device runs the new version. In a FlashRollout, the default of `mode`
+    /// is Required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifySpec>,
-    /// As FlashJob's.
+    /// Services through which devices reach their flash Pods. `PerDevice`: one Service for each
+    /// device. `Pooled`: at most `parallelism` Services, each reused for one device after another.
+    /// Default PerDevice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "exposure_schema")]
     pub exposure: Option<Exposure>,
-    /// As FlashJob's.
+    /// Effect of draining a node on flash Pods that run there. `Protect`: evictions of a flash Pod
+    /// are refused until its attempt has ended. `Allow`: an eviction ends the Pod, and the device
+    /// is flashed again. Default Protect, unless the operator's configuration allows disruption
+    /// for all jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "disruption_schema")]
     pub disruption: Option<Disruption>,
-    /// As FlashJob's.
+    /// Additions to the flash Pods, such as node selector, tolerations and labels, within the
+    /// limits of the operator's configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
-    /// As FlashJob's.
+    /// Maximum duration of one attempt, in seconds, 1 to 604800; also the Pod's
+    /// `activeDeadlineSeconds`. Default 900.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604800))]
     pub device_timeout_seconds: Option<i64>,
-    /// As FlashJob's.
+    /// Maximum time for which a device waits for its external address before it moves to the end
+    /// of the queue, in seconds, 1 to 604800. Default 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604800))]
     pub address_timeout_seconds: Option<i64>,
-    /// As FlashJob's.
+    /// Maximum number of retries of one device after its first attempt, 0 to 1000. Default 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub backoff_limit_per_device: Option<i32>,
-    /// As FlashJob's.
+    /// IP address to request from the load balancer. No other address is used, so devices are
+    /// flashed one at a time. Default: any address.
     #[serde(default, rename = "externalIP", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 45))]
     pub external_ip: Option<String>,
 }
 
-/// A pattern says of a string, and a minimum of a number, what the API server takes; a rule in CEL
-/// would cost 20 batches times the longest text that a request may have.
+/// Schema of an integer or a percentage. The pattern applies to strings and the minimum to
+/// integers. A CEL rule would be charged for 20 batches times the longest string of a request,
+/// which exceeds the API server's cost limit.
 fn int_or_percent(minimum: i32, pattern: &str) -> schemars::Schema {
     schemars::json_schema!({
         "x-kubernetes-int-or-string": true,
@@ -454,7 +499,8 @@ fn share_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     })
 }
 
-/// An `enum` of a schema has no place for null: a pattern says which values are valid.
+/// Schema of an optional enumeration. A pattern gives the valid values, because an `enum` in a
+/// schema would exclude null.
 fn one_of(pattern: &str) -> schemars::Schema {
     schemars::json_schema!({ "type": "string", "nullable": true, "pattern": pattern })
 }

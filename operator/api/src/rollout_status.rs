@@ -1,4 +1,5 @@
-//! FlashRollout.status: what the operator answers, and all that it remembers between restarts.
+//! `status` of a FlashRollout: its observed state, and everything that the operator keeps across
+//! restarts.
 
 use std::collections::BTreeMap;
 
@@ -12,46 +13,48 @@ use crate::{condition, rollout_reason};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlashRolloutStatus {
-    /// Planning, Waiting, Progressing, Soaking, Paused, Completed, Failed or Aborted.
+    /// State of the run: `Planning`, `Waiting`, `Progressing`, `Soaking`, `Paused`, `Completed`,
+    /// `Failed` or `Aborted`.
     #[serde(default, deserialize_with = "known_phase", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub phase: Option<RolloutPhase>,
-    /// One sentence on the state of the run.
+    /// Human-readable summary of the state of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The one thing that the run waits for: a window, an approval, the firmware's registry,
-    /// another rollout, a person.
+    /// Cause for which the run waits: a maintenance window, an approval, the firmware's registry,
+    /// another rollout, or a user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// CamelCase name of the cause for which the run is paused, failed or stalled.
+    /// CamelCase reason why the run is paused, failed or stalled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The run, 6 hexadecimal digits; approvals name it.
+    /// Identifier of the run, 6 hexadecimal digits; `spec.approvals` refers to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// Hash of the fields that make a run: firmware, version, selector, membership, runID, and the
-    /// template's image and settings.
+    /// Hash of the spec fields that identify a run: `firmware`, `version`, `selector`,
+    /// `membership`, `runID`, `template.flashjobPodImage` and `template.settings`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// Version that the devices of this run report once they are flashed.
+    /// Version that the devices of this run report when they run the firmware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Firmware of this run, as it was resolved.
+    /// Firmware of this run, as resolved and verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware: Option<FirmwareStatus>,
-    /// The batch in progress, and the number of all: `2/3 ten-percent`.
+    /// Number of the batch in progress, number of all batches, and name of the batch in progress,
+    /// such as `2/3 ten-percent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
-    /// Devices with a result, of all: `12/20`.
+    /// Number of devices with a result, out of all devices, such as `12/20`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
     /// Number of devices in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<RolloutCounts>,
-    /// Devices left out when the run was planned.
+    /// Number of selected devices that were left out when the run was planned, by cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
-    /// Number of devices that failed or were skipped, by reason.
+    /// Number of failed and skipped devices, by reason.
     #[serde(
         default,
         deserialize_with = "null_is_default",
@@ -59,23 +62,23 @@ pub struct FlashRolloutStatus {
     )]
     #[schemars(with = "Option<BTreeMap<String, u32>>")]
     pub reasons: BTreeMap<String, u32>,
-    /// The batches, in their order.
+    /// Status of the batches, in their order.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<BatchStatus>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub batches: Vec<BatchStatus>,
-    /// Devices of each batch, in the order of `batches`.
+    /// Devices of each batch and their results, in the order of `batches`.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<BatchMembers>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub members: Vec<BatchMembers>,
-    /// Devices that failed or regressed, up to 100.
+    /// Up to 100 devices that failed or regressed.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<FailedDevice>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub failed: Vec<FailedDevice>,
-    /// The last runs before this one, the latest first, up to 5.
+    /// Up to 5 previous runs, the latest first.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<PastRun>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<PastRun>,
-    /// The value of `spec.retry` that was acted on.
+    /// Last value of `spec.retry` that the operator processed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,
     /// Time at which the run was planned.
@@ -84,11 +87,11 @@ pub struct FlashRolloutStatus {
     /// Time at which the run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// The generation of the spec that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, Progressing, Complete, Failed, Paused, Approved,
-    /// FirmwareVerified.
+    /// Conditions of the rollout: Ready, Reconciling, Stalled, Progressing, Complete, Failed,
+    /// Paused, Approved and FirmwareVerified.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         with = "Option<Vec<Condition>>",
@@ -98,8 +101,8 @@ pub struct FlashRolloutStatus {
 }
 
 impl FlashRolloutStatus {
-    /// Returns true if nothing goes on until a person acts: a pause, a fault, an approval, or
-    /// another rollout of which this is true.
+    /// Returns true if the rollout does not continue until a user acts: it is paused or stalled,
+    /// or waits for an approval or for another rollout that waits for a user.
     #[must_use]
     pub fn waits_for_person(&self) -> bool {
         let asks = [rollout_reason::APPROVAL_MISSING, rollout_reason::OLDER_ROLLOUT_BLOCKED];
@@ -114,24 +117,25 @@ impl FlashRolloutStatus {
     }
 }
 
-/// State of a rollout. Nothing else is ever written.
+/// State of a rollout. No other value is ever written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RolloutPhase {
-    /// Firmware and devices of the run are not yet known, or the run before is still in flight.
+    /// Firmware and devices of the run are being determined, or attempts of the previous run are
+    /// in flight.
     Planning,
-    /// A gate is closed: a window, an approval, another rollout.
+    /// The run waits for a maintenance window, an approval or another rollout.
     Waiting,
     /// Devices are being flashed.
     Progressing,
-    /// A batch has ended and is being observed.
+    /// A batch has finished and is being observed.
     Soaking,
-    /// Nothing starts until a person acts.
+    /// No device is started until a user acts.
     Paused,
     /// All batches passed.
     Completed,
-    /// The run ended, and a batch did not pass.
+    /// The run ended because a batch did not pass or the deadline was exceeded.
     Failed,
-    /// A person ended the run.
+    /// A user ended the run.
     Aborted,
 }
 
@@ -143,28 +147,29 @@ impl RolloutPhase {
     }
 }
 
-/// Firmware of a run, as it was resolved.
+/// Firmware of a run, as resolved and verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FirmwareStatus {
-    /// Reference that the flash Pods get.
+    /// Reference that is passed to the flash Pods.
     pub reference: String,
-    /// Digest, `sha256:…`; none where the reference is passed on as written.
+    /// Digest to which the reference was resolved, `sha256:…`. Absent if the reference is passed
+    /// on as written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Identity or key that signed it; none where no signature was asked for.
+    /// Identity or key that signed the firmware. Absent if no signature was required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
-    /// Digest of the entry of `firmwareTrust` that it was checked by, with its keys; none where no
-    /// entry matched. Where the entry is another one by now, it is checked again before more
-    /// devices start.
+    /// Digest of the `firmwareTrust` entry, including its keys, against which the firmware was
+    /// verified. Absent if no entry matched. If the entry changes, the firmware is verified again
+    /// before more devices are started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<String>,
-    /// Device types for which there is firmware; none where the firmware does not say.
+    /// Device types that the firmware supports. Absent if the firmware does not name any.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub platforms: Vec<String>,
-    /// Device types for which the firmware was checked.
+    /// Device types for which the firmware was verified.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub device_types: Vec<String>,
@@ -174,52 +179,52 @@ pub struct FirmwareStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RolloutCounts {
-    /// All devices.
+    /// All planned devices.
     pub planned: u32,
-    /// Completed, verified or not.
+    /// Devices that completed, verified or unverified.
     pub completed: u32,
-    /// Completed without proof; part of `completed`.
+    /// Devices that completed without verification of the new version; included in `completed`.
     pub unverified: u32,
-    /// Failed permanently.
+    /// Devices that failed permanently.
     pub failed: u32,
-    /// Left as they were.
+    /// Skipped devices, which were not flashed.
     pub skipped: u32,
-    /// Away before their attempt.
+    /// Devices whose Akri Instance was absent when their attempt was due.
     pub absent: u32,
-    /// Completed, and later reported another version; not part of `completed`.
+    /// Devices that completed and later reported another version; not included in `completed`.
     pub regressed: u32,
-    /// In flight: from the beginning of an attempt until its Pod has ended.
+    /// Devices in flight: their attempt has started and its Pod has not ended.
     pub in_flight: u32,
-    /// Their Pod has ended; they are judged, or watched for their new version.
+    /// Devices whose Pod has ended and whose result is pending.
     pub verifying: u32,
 }
 
-/// Devices that the selector chose and the plan left out.
+/// Number of selected devices that were left out when the run was planned, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LeftOut {
-    /// Second Instances of the same device.
+    /// Instances of a device that another Instance already represents.
     pub duplicates: u32,
-    /// Devices that report the wanted version.
+    /// Devices that already report `spec.version`.
     pub current: u32,
-    /// Devices that report a higher version.
+    /// Devices that report a higher version than `spec.version`.
     pub newer: u32,
-    /// Devices that report a lower version than `minVersion`.
+    /// Devices that report a lower version than `spec.minVersion`.
     pub too_old: u32,
-    /// Planned devices whose version could not be compared: it is missing, or one of the two is no
-    /// semantic version.
+    /// Devices that were planned although their version could not be compared, because it is
+    /// missing or one of the versions is not a semantic version.
     pub unknown_comparison: u32,
 }
 
 /// State of one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BatchState {
-    /// Not begun.
+    /// Not started.
     #[default]
     Pending,
     /// Its devices are being flashed.
     Progressing,
-    /// All its devices ended; it is being observed.
+    /// All its devices have a result; it is being observed.
     Soaking,
     /// Passed; the next batch may start.
     Passed,
@@ -227,94 +232,95 @@ pub enum BatchState {
     Failed,
 }
 
-/// One batch.
+/// Status of one batch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchStatus {
-    /// Name; approvals are given by it.
+    /// Name of the batch; `spec.approvals` refers to it.
     pub name: String,
-    /// State of the batch.
+    /// State of the batch: `Pending`, `Progressing`, `Soaking`, `Passed` or `Failed`.
     #[serde(default)]
     pub state: BatchState,
     /// Number of devices in each state.
     #[serde(default)]
     pub counts: RolloutCounts,
-    /// Number of devices when the run was planned. Percentages are of `counts.planned`, which
-    /// changes where absent devices move to the last batch.
+    /// Number of devices when the run was planned. Percentages refer to `counts.planned` instead,
+    /// which changes when absent devices move to the last batch.
     #[serde(default)]
     pub planned: u32,
-    /// Time at which its first FlashJob was wanted.
+    /// Time at which the batch started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// Time at which its last device ended.
+    /// Time at which the last device of the batch got its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
-    /// End of the soak; the next batch starts no sooner.
+    /// End of the soak time; the next batch does not start earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak_until: Option<Time>,
 }
 
-/// Devices of one batch: for each a name and a letter.
+/// Devices of one batch and their results.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchMembers {
-    /// Names of the Akri Instances in their order, separated by spaces; `namespace/name` in
-    /// another namespace.
+    /// Names of the Akri Instances in the order in which they are flashed, separated by spaces;
+    /// `namespace/name` for an Instance in another namespace.
     #[serde(default, with = "separated_by_spaces", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<String>")]
     pub instances: Vec<String>,
-    /// One letter for each Instance: `.` open, `:` open after it was absent, `,` and `;` the same
-    /// once this run has begun to flash it, `C` completed, `U` completed without proof, `F`
-    /// failed, `S` skipped, `A` absent, `R` regressed, `T` failed and to be tried again.
+    /// One character for each Instance, in the order of `instances`: `.` no result, `:` no result
+    /// after it was absent, `,` and `;` the same after this run has started to flash it, `C`
+    /// completed, `U` completed unverified, `F` failed, `S` skipped, `A` absent, `R` regressed,
+    /// `T` failed and to be retried.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub results: String,
-    /// Parts of the list that a FlashJob works on now.
+    /// Parts of the batch for which there is a FlashJob.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<ShardStatus>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub shards: Vec<ShardStatus>,
-    /// Number of FlashJobs that the batch has had.
+    /// Number of FlashJobs created for the batch so far.
     #[serde(default)]
     pub shards_made: u32,
 }
 
-/// A part of a batch that one FlashJob works on.
+/// Part of a batch that one FlashJob flashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ShardStatus {
     /// Number of the FlashJob within its batch, from 1.
     pub number: u32,
-    /// Place of the first device in the batch's list, from 0.
+    /// Position of the first device in the list of the batch, from 0.
     pub first: u32,
-    /// Number of devices; the FlashJob names them in the same order.
+    /// Number of devices in this part; the FlashJob lists them in the same order.
     pub count: u32,
 }
 
-/// A device that failed or regressed.
+/// Device that failed or regressed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedDevice {
-    /// The Akri Instance, as in `members`.
+    /// Name of the Akri Instance; `namespace/name` for an Instance in another namespace.
     pub instance: String,
-    /// Name of the batch.
+    /// Name of the device's batch.
     pub batch: String,
-    /// The cause, as in a FlashJob's status.
+    /// CamelCase reason why the device failed.
     pub reason: String,
-    /// The same, in words.
+    /// Human-readable explanation of `reason`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// A run before this one.
+/// Previous run of a rollout.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PastRun {
-    /// The run, 6 hexadecimal digits.
+    /// Identifier of the run, 6 hexadecimal digits.
     pub run: String,
-    /// Firmware, as the FlashJobs got it.
+    /// Firmware reference that was passed to the FlashJobs.
     pub firmware: String,
     /// Version of that firmware.
     pub version: String,
-    /// Phase that was reached.
+    /// Last phase of the run.
     pub phase: String,
     /// Number of devices in each state.
     #[serde(default)]
@@ -327,7 +333,7 @@ pub struct PastRun {
     pub end_time: Option<Time>,
 }
 
-/// A phase of a later version reads as none.
+/// Reads an unknown phase, as written by a later version, as none.
 fn known_phase<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<RolloutPhase>, D::Error> {
@@ -340,7 +346,7 @@ fn known_phase<'de, D: Deserializer<'de>>(
     }))
 }
 
-/// An explicit null means absent.
+/// Reads an explicit null as absent.
 fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {

@@ -1,4 +1,5 @@
-//! FlashJob.status: what the operator answers, and all that it remembers between restarts.
+//! `status` of a FlashJob: its observed state, and everything that the operator keeps across
+//! restarts.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +10,26 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::FirmwareStatus;
 
-/// The operator's knowledge of a FlashJob.
+/// Observed state of a FlashJob.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlashJobStatus {
-    /// InProgress, Completed or Failed.
+    /// State of the job. `InProgress`: at least one device has no result. `Completed`: every
+    /// device completed, or was skipped as current or duplicate. `Failed`: every device has a
+    /// result, and at least one failed or the job was stopped.
     #[serde(default, deserialize_with = "known_phase", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub phase: Option<Phase>,
-    /// One sentence on where the job stands.
+    /// Human-readable summary of the state of the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Devices with a result, of all: `12/20`.
+    /// Number of devices with a result, out of all devices, such as `12/20`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
-    /// The endpoint of the device that was worked on last.
+    /// Address of the most recently processed device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_endpoint: Option<String>,
-    /// Uids of the devices that completed.
+    /// UIDs of the devices that completed.
     #[serde(
         default,
         rename = "completedUUIDs",
@@ -35,7 +38,7 @@ pub struct FlashJobStatus {
     )]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub completed_uuids: Vec<String>,
-    /// Uids of the devices that failed.
+    /// UIDs of the devices that failed.
     #[serde(
         default,
         rename = "failedUUIDs",
@@ -44,7 +47,7 @@ pub struct FlashJobStatus {
     )]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub failed_uuids: Vec<String>,
-    /// Uids of the devices that were skipped.
+    /// UIDs of the devices that were skipped.
     #[serde(
         default,
         rename = "skippedUUIDs",
@@ -56,7 +59,7 @@ pub struct FlashJobStatus {
     /// Number of devices in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
-    /// Number of devices that failed or were skipped, by reason.
+    /// Number of failed and skipped devices, by reason.
     #[serde(
         default,
         deserialize_with = "null_is_default",
@@ -64,8 +67,7 @@ pub struct FlashJobStatus {
     )]
     #[schemars(with = "Option<BTreeMap<String, u32>>")]
     pub reasons: BTreeMap<String, u32>,
-    /// Number of devices without a result that say why: they wait, or something keeps their Pod
-    /// from getting on; by reason.
+    /// Number of devices without a result that wait or whose Pod is held up, by reason.
     #[serde(
         default,
         deserialize_with = "null_is_default",
@@ -73,12 +75,12 @@ pub struct FlashJobStatus {
     )]
     #[schemars(with = "Option<BTreeMap<String, u32>>")]
     pub waiting: BTreeMap<String, u32>,
-    /// Every device with an attempt begun and no result yet, and those next in line; then failed
-    /// and skipped devices, up to 100.
+    /// Devices with an attempt in progress, the next devices in the queue, and up to 100 failed or
+    /// skipped devices.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<DeviceStatus>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub devices: Vec<DeviceStatus>,
-    /// Details of the devices that completed or failed after an attempt, by uid.
+    /// Details of the devices that completed or failed after an attempt, by UID.
     #[serde(
         default,
         deserialize_with = "null_is_default",
@@ -89,31 +91,33 @@ pub struct FlashJobStatus {
         extend("x-kubernetes-map-type" = "atomic")
     )]
     pub results: BTreeMap<String, ResultDetails>,
-    /// The plugins that serve this job.
+    /// Device plugins that serve this job.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         with = "Option<Vec<PluginStatus>>",
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub plugins: Vec<PluginStatus>,
-    /// Firmware of this run, as it was resolved for `spec.firmwarePolicy`.
+    /// Firmware of this run, as resolved and verified according to `spec.firmwarePolicy`. Absent
+    /// without a policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware: Option<FirmwareStatus>,
-    /// Hash of the fields that make a run: firmware, version, flashjobPodImage, device,
-    /// applicationType, hostEndpoint, settings, runID.
+    /// Hash of the spec fields that identify a run: `firmware`, `version`, `flashjobPodImage`,
+    /// `device`, `applicationType`, `hostEndpoint`, `settings` and `runID`. A new value means a
+    /// new run, which flashes all devices again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// Time at which the run began.
+    /// Time at which the run started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// Time at which the last device had its result.
+    /// Time at which the last device got its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// The generation of the spec that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, Progressing, Complete, Failed, Suspended; FirmwareVerified
-    /// where the firmware was asked for.
+    /// Conditions of the job: Ready, Reconciling, Stalled, Progressing, Complete, Failed and
+    /// Suspended; with `spec.firmwarePolicy` also FirmwareVerified.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         with = "Option<Vec<Condition>>",
@@ -122,14 +126,14 @@ pub struct FlashJobStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// State of a job. Nothing else is ever written.
+/// State of a job. No other value is ever written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// Some device has no result yet.
+    /// At least one device has no result.
     InProgress,
     /// Every device completed, or was skipped as current or duplicate.
     Completed,
-    /// All is over, and a device failed or the job was stopped.
+    /// Every device has a result, and at least one failed or the job was stopped.
     Failed,
 }
 
@@ -139,20 +143,20 @@ pub enum Phase {
 pub struct Counts {
     /// All devices of the job.
     pub total: u32,
-    /// Not started, or waiting for the next attempt.
+    /// Devices that have not started or wait for their next attempt.
     pub pending: u32,
-    /// In flight: from the beginning of an attempt until its Pod has ended. groupBudget limits
-    /// these.
+    /// Devices in flight: their attempt has started and its Pod has not ended. `groupBudget`
+    /// limits these.
     pub active: u32,
-    /// Their Pod has ended; they are judged, or watched for their new version.
+    /// Devices whose Pod has ended and whose result is pending.
     pub verifying: u32,
-    /// Completed, verified or not.
+    /// Devices that completed, verified or unverified.
     pub completed: u32,
-    /// Completed without proof; part of `completed`.
+    /// Devices that completed without verification of the new version; included in `completed`.
     pub unverified: u32,
-    /// Failed permanently.
+    /// Devices that failed permanently.
     pub failed: u32,
-    /// Left as they were.
+    /// Skipped devices, which were not flashed.
     pub skipped: u32,
 }
 
@@ -162,76 +166,78 @@ pub enum DeviceState {
     /// In the queue, or waiting for its next attempt.
     #[default]
     Pending,
-    /// Its Service waits for an address.
+    /// Its Service waits for an external address, or its Pod is being created.
     Exposing,
-    /// Its Pod runs.
+    /// Its Pod has been created and has not ended.
     Flashing,
-    /// Its Pod vanished; nobody knows whether its container still runs.
+    /// Its Pod disappeared, so its container may still be running.
     Lost,
-    /// Flashed, and watched for its new version.
+    /// Flashed; the operator waits until it reports the new version.
     Verifying,
     /// Failed permanently.
     Failed,
-    /// Left as it was.
+    /// Skipped without being flashed.
     Skipped,
 }
 
 impl DeviceState {
-    /// Returns true for a device with a Service that waits, or a Pod that may be at work. Between
-    /// the end of its Pod and the judgement it is in flight no more, though its state stays.
+    /// Returns true for a device whose Service waits for an address or whose Pod may be running.
+    /// After its Pod has ended, a device is no longer in flight, although its state stays the same
+    /// until the result is judged.
     #[must_use]
     pub fn is_in_flight(self) -> bool {
         matches!(self, Self::Exposing | Self::Flashing | Self::Lost)
     }
 }
 
-/// One device of a job.
+/// Status of one device of a job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceStatus {
-    /// The uid in `spec.uuid`.
+    /// UID of the device in `spec.uuid`.
     pub uid: String,
-    /// Name of the Akri Instance; stays the same when the uid changes.
+    /// Name of the Akri Instance; it stays the same if the UID changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Address at which the device is reached.
+    /// Address of the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_endpoint: Option<String>,
-    /// The address on which the device calls back.
+    /// External address of the flash Pod's Service, to which the device connects.
     #[serde(default, rename = "externalIP", skip_serializing_if = "Option::is_none")]
     pub external_ip: Option<String>,
     /// Name of the flash Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// The current attempt, from 1.
+    /// Number of the current attempt, from 1.
     #[serde(default)]
     pub attempt: u32,
-    /// Attempts that came to nothing before the device was touched; they do not count toward
-    /// backoffLimitPerDevice.
+    /// Number of attempts that the cluster ended, for example by a drain or a preemption, or whose
+    /// device could not be attached; they do not count toward `backoffLimitPerDevice`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub uncounted: u32,
-    /// The device waits until then.
+    /// Earliest time of the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// State of the device.
+    /// State of the device: `Pending`, `Exposing`, `Flashing`, `Lost`, `Verifying`, `Failed` or
+    /// `Skipped`.
     #[serde(default)]
     pub state: DeviceState,
-    /// The version that the device reported before this run's first attempt.
+    /// Version that the device reported before the first attempt of this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_version: Option<String>,
-    /// Time at which the device's first attempt of this run began.
+    /// Time at which the device's first attempt of this run started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// While it is verified: since when the device reports the new version.
+    /// Time since which the device has reported the new version, while it is being verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_since: Option<Time>,
-    /// The cause for which the device waits, failed or was skipped.
+    /// CamelCase reason why the device waits, failed or was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The same, in words.
+    /// Human-readable explanation of `reason`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Since when `state` holds.
+    /// Time of the last change of `state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
@@ -240,55 +246,55 @@ pub struct DeviceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResultDetails {
-    /// The version that the device reported before its first attempt.
+    /// Version that the device reported before its first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Number of attempts, from 1.
+    /// Number of attempts, at least 1.
     #[serde(default)]
     pub attempts: u32,
-    /// Time from the beginning of the first attempt to the result, in seconds.
+    /// Time from the start of the first attempt to the result, in seconds.
     #[serde(default)]
     pub seconds: u32,
-    /// Completed without proof of the new version.
+    /// True if the device completed without verification of the new version.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unverified: bool,
-    /// Where it completed without proof: the version that the device reported then.
+    /// Version that the device reported when it completed unverified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<String>,
 }
 
-/// A plugin that serves a job.
+/// Device plugin that serves a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PluginStatus {
-    /// The plugin's name in the operator's configuration.
+    /// Name of the plugin in the operator's configuration.
     pub name: String,
-    /// The reference it came from.
+    /// OCI reference or file URL from which the plugin was loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// Digest of the component.
+    /// Digest of the plugin's component, `sha256:…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// The version that the plugin says it has.
+    /// Version that the plugin reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
 
 impl DeviceStatus {
-    /// Returns true if an attempt has begun that has no outcome yet: the device is in flight or
+    /// Returns true if an attempt has started and has no result: the device is in flight or
     /// verifying, and locked for this job.
     #[must_use]
     pub fn is_locked(&self) -> bool {
         self.state.is_in_flight() || self.state == DeviceState::Verifying
     }
 
-    /// `notBefore` as an instant.
+    /// Returns `notBefore` as a timestamp.
     #[must_use]
     pub fn waits_until(&self) -> Option<Timestamp> {
         self.not_before.as_ref().map(|time| time.0)
     }
 
-    /// `since` as an instant.
+    /// Returns `since` as a timestamp.
     #[must_use]
     pub fn holds_since(&self) -> Option<Timestamp> {
         self.since.as_ref().map(|time| time.0)
@@ -305,7 +311,7 @@ fn is_false(holds: &bool) -> bool {
     !*holds
 }
 
-/// The Go operator also wrote `Running`; a phase we do not know reads as none.
+/// Reads an unknown phase as none. The Go operator also wrote `Running`.
 fn known_phase<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Phase>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     Ok(match text.as_deref() {
@@ -316,7 +322,7 @@ fn known_phase<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Phas
     })
 }
 
-/// An explicit null is as good as nothing.
+/// Reads an explicit null as absent.
 fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {

@@ -23,7 +23,7 @@ pub const NOT_FOUND: &str = "NotFound";
 /// Reason of a failure: the CustomResourceDefinition of the kind is not installed.
 pub const NOT_INSTALLED: &str = "NotInstalled";
 
-/// Which cluster, and who asks.
+/// Options that select the cluster and the user.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Cluster")]
 pub struct ClusterOptions {

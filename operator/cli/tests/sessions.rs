@@ -25,9 +25,9 @@ const ROLLOUT: &str = "hall-4";
 /// Longer than any step takes on a slow machine.
 const LIMIT: Duration = Duration::from_secs(120);
 const BEGIN: &str = "# Sessions of kubectl flashjob
-Recorded with `make sessions` from a control plane with simulated devices, and compared with the \
-program in every test run. Uids, ports, hashes and times are replaced by examples. \
-[kubectl-flashjob.md](kubectl-flashjob.md) says what each command does.
+Recorded with `make sessions` from a control plane with simulated devices, and compared with the
+program in every test run. Uids, ports, hashes and times are replaced by examples. Each command is
+described in [kubectl-flashjob.md](kubectl-flashjob.md).
 ";
 
 /// A page that is being written.

@@ -22,7 +22,7 @@ pub struct Devices {
     scope: WideScope,
 }
 
-/// Which devices; all of what is given must hold. Letter case does not matter.
+/// Filters for devices: a device must match all that are given. Letter case is ignored.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Filters")]
 pub struct Filter {

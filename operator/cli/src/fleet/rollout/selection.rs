@@ -7,8 +7,9 @@ use flashjob_api::{DeviceConditions, PropertyOperator, PropertyRequirement, Roll
 
 use crate::fleet::devices::{property, word};
 
-/// Which devices; options of different kinds must all hold, and of each kind one value. Values are
-/// compared letter by letter, device types without case and dashes.
+/// Options that select devices: a device must match every option that is given, with at least one
+/// of its values. Values are compared exactly; device types without regard to letter case and
+/// dashes.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Devices")]
 pub struct Selection {
