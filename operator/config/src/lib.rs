@@ -275,6 +275,8 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
     for (at, pattern) in grants.images.iter().enumerate() {
         let field = || format!("plugins[{index}].grants.images[{at}]");
         let (host, path) = pattern.split_once('/').unwrap_or((pattern, ""));
+        // A wildcard in the host would give the grants to images of anybody who has such a host
+        // name.
         if host.is_empty() || host.contains('*') || path.is_empty() {
             let message = "expected host/path with a literal host, such as \
                            harbor.nbfc.io/nubificus/**";

@@ -104,6 +104,7 @@ pub fn standing(plugins: &[ConfiguredPlugin], index: usize) -> Standing {
 
 fn configured(plugin: &ConfiguredPlugin) -> Option<Vec<ServedTypes>> {
     let types = plugin.config.device_types.as_ref()?;
+    // `*` is no type of its own, and is left out here: it stands for what no other plugin serves.
     Some(types.iter().filter_map(|text| text.parse().ok()).collect())
 }
 

@@ -34,6 +34,7 @@ pub struct Arguments {
     #[arg(
         long,
         default_value_t = 15,
+        // Of 9 s the fence leaves 3, and the Lease is renewed every 2 s.
         value_parser = clap::value_parser!(u16).range(9..=3600),
         env = "FLASHJOB_LEASE_DURATION_SECONDS"
     )]

@@ -167,6 +167,8 @@ async fn signer(
         let kind = platform.device_type().map(flashjob_api::comparable_type);
         kind.is_some_and(|kind| is_flashed(&kind))
     });
+    // The index or the manifest of the platform may be signed: either signature covers its
+    // devices.
     let mut manifests: Vec<_> =
         flashed.map(|(_, manifest)| vec![&firmware.digest, manifest]).collect();
     if manifests.is_empty() {

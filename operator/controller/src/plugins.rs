@@ -71,6 +71,7 @@ impl Plugins {
         if let Some(plugin) = self.get(name, digest) {
             return Ok(plugin);
         }
+        // Copied, so that the lock is not held while the plugin is fetched and compiled.
         let loads = self.read().loads.get(name).cloned();
         let unknown = || {
             LoadFailure::new(
@@ -106,6 +107,8 @@ impl Plugins {
                 .iter()
                 .find(|entry| entry.config.name == *name)
                 .and_then(|entry| entry.ready.as_ref().ok());
+            // What serves goes on until its keeper has verified it again: a key that changes for
+            // one plugin must not interrupt the others.
             digests.retain(|plugin| {
                 !trust_changed || serving.is_some_and(|ready| ready.digest == *plugin.digest())
             });
@@ -118,6 +121,7 @@ impl Plugins {
     pub fn serve(&self, plugin: &Plugin) {
         let name = &plugin.info().name;
         let mut inner = self.write();
+        // A configuration that changed meanwhile may no longer have the plugin.
         if let Some(entry) = inner.entries.iter_mut().find(|entry| entry.config.name == *name) {
             entry.serve(plugin);
         }
@@ -140,6 +144,7 @@ impl Plugins {
         let digests = loaded.entry(name.clone()).or_default();
         digests.retain(|other| other.digest() != plugin.digest());
         digests.push(plugin.clone());
+        // The digest that serves may be the oldest one, after many recalls of earlier digests.
         if digests.len() > DIGESTS
             && let Some(longest) = digests.iter().position(|plugin| !serves(plugin))
         {

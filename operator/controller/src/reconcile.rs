@@ -75,6 +75,8 @@ impl Schedule {
         if pause <= REQUEUE_PAUSE {
             self.waiting.insert(subject.clone());
         }
+        // The scheduler keeps one request per subject, the earliest, so queueing an object again
+        // costs nothing.
         let run_at = tokio::time::Instant::now() + pause;
         // The queue only ends with the loop.
         let _ = self.queue.unbounded_send(ScheduleRequest { message: subject, run_at });
@@ -86,6 +88,8 @@ impl Reconciler {
     /// may lack the last writes of the previous leader.
     async fn stand_by(&mut self, watches: &mut Watches) {
         let leadership = self.operator.leadership.clone();
+        // The watches have not started yet: a process that becomes the leader at once lists only
+        // once.
         let first = tokio::time::timeout(FIRST_ROUND, leadership.leads());
         if self.take_until(first).await.is_err() {
             self.restart_watches(watches).await;
@@ -95,6 +99,8 @@ impl Reconciler {
             self.take_until(leadership.leads()).await;
         }
         self.restart_watches(watches).await;
+        // Locks follow from Pods and stored statuses. A plan from a part of them could start a
+        // second flasher on a device.
         while !Kind::NEEDED.iter().all(|kind| self.listed.contains(kind)) {
             let Some(message) = self.messages.recv().await else { return };
             self.take(message);
@@ -117,6 +123,8 @@ impl Reconciler {
 
     /// Restarts all watches.
     async fn restart_watches(&mut self, watches: &mut Watches) {
+        // The tasks have to end first: one that still runs could send an event of its old list
+        // after the queue is drained.
         watches.stop().await;
         // A list from before the restart must not count as a new one.
         while let Ok(message) = self.messages.try_recv() {
@@ -140,6 +148,8 @@ impl Reconciler {
     /// Plans due objects until the process ends.
     async fn work(&mut self, requests: mpsc::UnboundedReceiver<ScheduleRequest<Subject>>) {
         self.operator.begin_planning();
+        // An attempt of the previous leader may have no Pod in the caches any more: then its
+        // stored record alone keeps other jobs off the device.
         self.world.lock_what_is_stored();
         self.world.rollouts.all_due();
         let jobs: Vec<JobKey> = self.world.jobs.keys().cloned().collect();
@@ -174,6 +184,8 @@ impl Reconciler {
         if let Change::Listed { kind, .. } = &change {
             self.listed.insert(*kind);
         }
+        // Kubernetes stores whole seconds: a finer time would differ from the value that is read
+        // back.
         let subjects = self.world.take(change, whole_seconds(Timestamp::now()));
         self.enqueue(subjects);
     }
@@ -213,6 +225,8 @@ impl Reconciler {
         }
         let now = whole_seconds(Timestamp::now());
         let Some(plan) = world.decide_rollout(key, now) else { return };
+        // A FlashJob in deletion keeps its finalizer until the rollout has stored its results, so
+        // that write must not wait for a registry.
         let is_awaited = world.has_child_in_deletion(&cached);
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
         let question = memory.ask(plan.question, started);
@@ -229,6 +243,8 @@ impl Reconciler {
         let is_new = |status: &_| !was_dropped(&memory.dropped, &cached.resource_version, status);
         let status = plan.status.filter(is_new);
         let write_now = status.is_some() && turn.may_write(plan.urgent) && answer.is_zero();
+        // Set before the task is spawned: other changes may be planned before it runs, and an
+        // object has at most one write in flight.
         memory.pace.writing |= write_now;
         let operator = &self.operator;
         if let Some(status) = status.filter(|_| write_now) {
@@ -263,22 +279,31 @@ impl Reconciler {
         }
         let turn = memory.pace.turn(started);
         let Some(mut observed) = world.observe(key, now) else { return };
+        // A status is composed only where it could be written now: built in every plan, it was
+        // built about twenty times for each write.
         observed.report = turn.report();
         let plan = plan(&observed);
         self.operator.metrics.planned(started.elapsed());
+        // The locks are set before a step of the plan is sent: the caches lag behind the creates,
+        // and another job may be planned next.
         let released = world.set_holds(key, plan.holds.clone());
+        // A job that waits for a device gets no event of its own when another job releases it.
         let waiting = if released { world.waiting_jobs() } else { Vec::new() };
         let Plan { questions, firmware, steps, status, results, urgent, wake_at, .. } = plan;
         let memory = world.memory.entry(key.clone()).or_default();
         memory.next_plan = Some(started + pause_after_plan(started.elapsed()));
+        // Every plan asks until the answer is in the caches; the plugin is asked once.
         let questions: Vec<_> = questions
             .into_iter()
             .filter(|question| memory.asked.insert(question.key().to_owned()))
             .collect();
         let firmware = memory.firmware.follow(firmware);
+        // The status of this plan may still name the failure of a step that is no longer needed.
         if memory.forget_failing_steps(&steps) {
             self.schedule.schedule_after(key.clone(), SHORTEST_PAUSE);
         }
+        // A plan repeats a step until the caches show its effect. A step in flight or in backoff
+        // is not sent a second time.
         let begin = |step| Some((memory.begin(&step)?, step));
         let steps: Vec<_> = steps.into_iter().filter_map(begin).collect();
         let job = &observed.job;
@@ -288,6 +313,8 @@ impl Reconciler {
         let write = status.filter(is_new);
         let due = turn.due(urgent);
         let write_now = write.is_some() && turn.may_write(urgent);
+        // Noted before the write is sent: if its response is lost, the devices that it releases
+        // stay locked until the outcome is known.
         if let Some(status) = write.as_ref().filter(|_| write_now) {
             memory.write_begins(&observed.job, status, started);
         }
@@ -308,6 +335,8 @@ impl Reconciler {
             tokio::spawn(firmware::resolve(operator.clone(), key.clone().into(), question));
         }
         for question in questions {
+            // On the plugin threads: a call may use the processor for its whole time limit, and
+            // the loop has a single thread.
             let consult =
                 consult::consult(operator.clone(), key.clone(), question, recall_seconds);
             operator.plugins.spawn(consult);
@@ -336,6 +365,7 @@ fn was_dropped<S: PartialEq>(dropped: &Option<(String, S)>, version: &str, statu
 
 /// Returns the pause until the wake-up time of a plan, at most [`LONGEST_SLEEP`].
 fn pause_until(at: Timestamp) -> Duration {
+    // A time that has passed gives a negative span, which is no `Duration`.
     let pause: Duration = at.duration_since(Timestamp::now()).try_into().unwrap_or(REQUEUE_PAUSE);
     pause.min(LONGEST_SLEEP)
 }

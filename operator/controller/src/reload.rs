@@ -34,6 +34,8 @@ pub async fn follow(
         let changed = match tokio::fs::read_to_string(&path).await {
             Ok(now) if text.as_ref() != Some(&now) => {
                 let new_config = flashjob_config::parse(&now).map_err(|error| error.to_string());
+                // Also if it is refused: the file is not parsed again every second, and its fault
+                // is reported once.
                 text = Some(now);
                 Some(new_config.and_then(|config| {
                     loader.change(config, files_changed).map_err(|error| error.to_string())
@@ -46,6 +48,7 @@ pub async fn follow(
                 loader.again().err().map(|error| Err(error.to_string()))
             }
             Ok(_) => None,
+            // There was none at start either, which is reported as ConfigurationMissing.
             Err(error) if text.is_none() && error.kind() == ErrorKind::NotFound => None,
             Err(error) => {
                 Some(Err(format!("cannot read the configuration {}: {error}", path.display())))
@@ -54,6 +57,7 @@ pub async fn follow(
         match changed {
             Some(Ok(())) => {
                 refused = None;
+                // The new configuration may name other files.
                 files = contents(loader.files()).await;
                 operator.metrics.configuration_taken();
                 let advice = advice::of(loader.config(), &path, &operator.installation);
@@ -63,6 +67,7 @@ pub async fn follow(
                     "the configuration has changed and is in force"
                 );
             }
+            // A file that stays unreadable fails every second, and is reported once.
             Some(Err(error)) if refused.as_ref() != Some(&error) => {
                 operator.metrics.configuration_refused();
                 operator

@@ -105,6 +105,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         end_with_stdin();
     }
     let text = flashjob_config::read_if_present(&arguments.config)?;
+    // At start there is no previous configuration to keep, so an invalid file ends the process; a
+    // missing file does not, and is read when it appears.
     let config = text.as_deref().map(flashjob_config::parse).transpose()?;
     proxy::check()?;
     let mut kube_config = Config::infer().await?;
@@ -129,6 +131,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
     let metrics = Arc::new(Metrics::default());
     let (reports, readiness) = keep_health(&arguments, &installation, &metrics, &unfenced);
+    // Each layer is outside of those before it: a request waits at the limit first, then is
+    // counted, and passes the fence last, right before it is sent.
     let fenced = || -> kube::Result<Client> {
         let builder = connection::client(&kube_config)?
             .with_layer(&ResponseBodyTimeoutLayer::new(SILENCE_LIMIT))
@@ -139,6 +143,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         Ok(builder.build())
     };
     let client = fenced()?;
+    // A connection is served by the threads on which it was opened; a plugin that loops there
+    // would delay the requests of the loop.
     let keepers_client = {
         let _threads = plugin_threads.enter();
         fenced()?
@@ -171,6 +177,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     let reload = reload::follow(arguments.config.clone(), text, loader, &operator);
     let health = health::serve(arguments.health_address, operator.clone(), readiness);
     tokio::spawn(definitions::follow(client, reports.clone()));
+    // Kubernetes sends SIGTERM. As process 1 of a container, the program would ignore both signals
+    // without handlers.
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let (stop, stopped) = oneshot::channel();
@@ -189,6 +197,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
             served.map_err(|source| RunError::Health { address, source })?
         }
         () = reload => {}
+        // Another process holds the Lease and may act already, so nothing is drained: plans and
+        // requests of this process end with it.
         ended = &mut election => return Ok(ended??),
         _ = terminated.recv() => tracing::info!("received SIGTERM; shutting down"),
         _ = interrupted.recv() => tracing::info!("received SIGINT; shutting down"),
@@ -197,6 +207,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     leadership.fence().refuse_new();
     drop(stop);
     let ended = tokio::time::timeout(END_LIMIT, election).await;
+    // Last, so that the spans of the requests in flight are sent too. Its 5 s and the limit above
+    // stay below the 30 s of Kubernetes.
     if let Some(traces) = traces {
         traces.end().await;
     }
@@ -262,6 +274,8 @@ fn identity() -> String {
     let name = std::env::var("POD_NAME")
         .ok()
         .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    // A restarted container has the Pod name of its predecessor, whose last requests may still
+    // take effect.
     let random = RandomState::new().hash_one(std::process::id());
     format!("{}_{random:016x}", name.as_deref().map_or("flashjob-operator", str::trim))
 }
@@ -269,6 +283,8 @@ fn identity() -> String {
 /// Ends this process at the end of its standard input: the parent process, which holds the other
 /// end, is then gone.
 fn end_with_stdin() {
+    // A blocking read cannot be cancelled: as a task of the runtime it would delay the end of the
+    // process.
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(1);

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 #[must_use]
 pub fn in_one_line(error: &kube::Error) -> String {
     let text = match error {
+        // A proxy may answer with an empty body, of which kube makes a Status without a message.
         kube::Error::Api(status) if status.message.is_empty() => {
             format!("HTTP status {} {}", status.code, status.reason)
         }

@@ -52,11 +52,15 @@ pub fn limit() -> ConcurrencyLimitLayer {
 /// # Errors
 /// Certificates or credentials cannot be read.
 pub fn client(config: &Config) -> kube::Result<ClientBuilder<Connection>> {
+    // Only a kubeconfig that names a proxy gets here. kube's own stack can connect through one.
     if config.proxy_url.is_some() {
         return ClientBuilder::try_from(config.clone());
     }
     let mut connector = HttpConnector::new();
+    // The connector would refuse `https` URLs: TLS is a layer around it.
     connector.enforce_http(false);
+    // Requests are small. Nagle's algorithm (RFC 896) would hold them back until earlier data is
+    // acknowledged.
     connector.set_nodelay(true);
     connector.set_connect_timeout(config.connect_timeout);
     #[cfg(target_os = "linux")]
@@ -65,21 +69,31 @@ pub fn client(config: &Config) -> kube::Result<ClientBuilder<Connection>> {
         .with_tls_config(config.rustls_client_config()?)
         .https_or_http();
     let invalid_name = |error| kube::Error::RustlsTls(RustlsTlsError::InvalidServerName(error));
+    // `tls-server-name` of the kubeconfig: through a tunnel, the API server is reached by an
+    // address that its certificate does not contain.
     let name = config.tls_server_name.clone().map(TryInto::try_into).transpose();
     if let Some(name) = name.map_err(invalid_name)? {
         tls = tls.with_server_name_resolver(hyper_rustls::FixedServerNameResolver::new(name));
     }
     let client = Client::builder(TokioExecutor::new())
+        // hyper has no clock of its own: the pings need the first timer, and the pool the second
+        // one to drop idle connections.
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)
+        // A connection that died while it had no stream has to be noticed before the next request
+        // is sent on it.
         .http2_keep_alive_while_idle(true)
         .build(tls.enable_all_versions().wrap_connector(connector));
+    // As in kube's own stack: 429, 503 and 504 are retried, after `Retry-After` (RFC 9110, section
+    // 10.2.3) if the server sends it. The fence is outside, and checks the Lease before each try.
     let retries = config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry()));
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(retries)
+        // The kubelet replaces the token of a ServiceAccount before it expires; this layer reads
+        // the file again.
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)

@@ -53,6 +53,8 @@ pub async fn follow(client: Client, reports: Reports) {
 
 /// Returns the schemas of our API group, as OpenAPI 3.0.
 async fn published(client: &Client) -> kube::Result<Value> {
+    // The document of one group is small; the whole schema of a cluster (`/openapi/v2`) has
+    // megabytes.
     let request = http::Request::get(published_path(GROUP, "v1alpha1"))
         .body(Vec::new())
         .map_err(kube::Error::HttpError)?;

@@ -31,6 +31,8 @@ impl Installation {
     #[must_use]
     pub fn object_name(&self, plugin: &str) -> String {
         match &self.watched {
+            // DevicePlugins have no namespace of their own. A plugin name is a DNS label and has
+            // no dot, so the two forms cannot collide.
             Some(namespace) => format!("{plugin}.{namespace}"),
             None => plugin.to_owned(),
         }

@@ -78,6 +78,7 @@ impl Leadership {
     }
 
     fn lead(&self) {
+        // `send` would keep the old value while nobody is subscribed.
         self.leads.send_replace(true);
     }
 

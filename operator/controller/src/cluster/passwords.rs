@@ -57,6 +57,7 @@ impl Passwords {
             let read = self.credentials(secret, &format!("{host}/{repository}")).await;
             let problem = read.as_ref().err();
             let problem = problem.and_then(|error| self.problem(error, secret, host, user));
+            // A success is reported too: it ends an earlier problem of this Secret.
             self.reader.reports.state(ProblemSource::Secret(secret.clone()), problem);
             logins.push((host.clone(), read?));
         }
@@ -67,6 +68,8 @@ impl Passwords {
         let namespace = &self.reader.installation.namespace;
         let object = format!("{namespace}/{name}");
         let secrets: Api<Secret> = Api::namespaced(self.reader.client.clone(), namespace);
+        // A get, unlike most other reads: the right to list would show every Secret of the
+        // namespace.
         let secret = match secrets.get(name).await {
             Ok(secret) => secret,
             Err(error) => {
@@ -74,6 +77,7 @@ impl Passwords {
                 return Err(PasswordError::Read { object, registry, error });
             }
         };
+        // The key of a Secret of type `kubernetes.io/dockerconfigjson`.
         let text = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
         let Some(text) = text else { return Err(PasswordError::NoKey { object }) };
         parse_docker_config_json(&text.0, registry)
@@ -108,6 +112,7 @@ impl Passwords {
                 let object = format!("Secret {namespace}/{name}");
                 Some(Problem::new(Cause::SecretMissing, object, &rest))
             }
+            // The watches report an API server that fails or does not answer.
             _ => None,
         }
     }

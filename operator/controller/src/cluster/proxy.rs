@@ -33,6 +33,8 @@ fn check_all(value: impl Fn(&str) -> Option<String>) -> Result<(), InvalidProxy>
     for variable in VARIABLES {
         let Some(text) = value(variable).filter(|text| !text.trim().is_empty()) else { continue };
         let text = text.trim();
+        // A value without a scheme is an HTTP proxy, as curl and most other programs read these
+        // variables.
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let why = match Url::parse(&whole) {
             Err(error) => error.to_string(),
@@ -50,6 +52,7 @@ fn check_all(value: impl Fn(&str) -> Option<String>) -> Result<(), InvalidProxy>
 /// Removes the proxy to the API server, unless the kubeconfig itself names one (`proxy-url`): any
 /// other came from the environment.
 pub fn leave_the_api_server_alone(config: &mut Config) {
+    // In a Pod there is no kubeconfig. A `Config` does not tell where its proxy came from.
     let named = Kubeconfig::read().ok().and_then(|kubeconfig| {
         let current = kubeconfig.current_context?;
         let contexts = kubeconfig.contexts.into_iter();

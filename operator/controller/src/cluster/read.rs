@@ -59,8 +59,11 @@ impl Readable for PodDisruptionBudget {}
 
 impl<'de, K: Readable> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The raw text stays at hand: if decoding fails, metadata and status are read from it.
         let text = <&RawValue>::deserialize(deserializer)?.get();
         let read = K::read(text).map(Ok);
+        // An object without readable metadata has no name or uid by which to report it, so it does
+        // fail the list.
         read.or_else(|error| Ok(Err(unreadable::<K>(text, &error).map_err(D::Error::custom)?)))
             .map(Self)
     }
@@ -101,10 +104,12 @@ struct MetadataOutline<'a> {
 
 /// Returns the text of the object with an empty list of managed fields.
 fn without_managed_fields(text: &str) -> Cow<'_, str> {
+    // With 4,096 uuids in two lists of type set, 394 of 882 KB of an object were managed fields.
     let outline = serde_json::from_str(text)
         .ok()
         .and_then(|outline: Outline<'_>| outline.metadata?.managed_fields);
     let Some(fields) = outline.map(RawValue::get) else { return Cow::Borrowed(text) };
+    // `fields` borrows from `text`, so the distance of their addresses is its offset there.
     let start = fields.as_ptr().addr() - text.as_ptr().addr();
     let (before, after) = (&text[..start], &text[start + fields.len()..]);
     Cow::Owned([before, "[]", after].concat())

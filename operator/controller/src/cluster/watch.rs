@@ -73,6 +73,8 @@ impl Watches {
     /// list is complete. The caches are kept, and corrected.
     pub fn start(&mut self, operator: &Arc<Operator>) {
         let default_config = watcher::Config::default;
+        // The API server filters, so that the many other Pods and Services of a cluster cost
+        // neither traffic nor memory here.
         let labelled = || watcher::Config::default().labels(FLASH_LABELS);
         self.spawn::<FlashJob>(default_config(), operator, Kind::Job);
         self.spawn::<FlashRollout>(default_config(), operator, Kind::Rollout);
@@ -111,15 +113,23 @@ async fn follow<K: Trim + Resource<DynamicType = ()>>(
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
         match event {
+            // A list that failed between two pages begins again; what it had delivered must not
+            // count.
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
+                // Also for an object that cannot be decoded: it exists, and must not be taken for
+                // deleted.
                 listed.insert(metadata(&object).uid.clone().unwrap_or_default());
                 tell(operator, object);
             }
             Ok(Event::InitDone) => {
+                // What is not in the list was deleted while no watch was open: no event reports
+                // that.
                 operator.tell(Change::Listed { kind, uids: std::mem::take(&mut listed) });
             }
             Ok(Event::Apply(object)) => tell(operator, object),
+            // A watch with a selector also reports an object as deleted whose labels no longer
+            // match. So a Pod is looked up before its device is unlocked.
             Ok(Event::Delete(object)) => {
                 let uid = metadata(&object).uid.clone().unwrap_or_default();
                 if let Some(last) = trim(object) {
@@ -128,6 +138,8 @@ async fn follow<K: Trim + Resource<DynamicType = ()>>(
             }
             Err(error) => {
                 let resource = resource(kind);
+                // Only at debug level: a problem that lasts is logged by its report, with what to
+                // do.
                 tracing::debug!(%resource, %error, "watch failed; reconnecting");
                 if let Some(problem) = of_watch(&error, resource, &operator.installation) {
                     operator.reports.fails(ProblemSource::Watch(resource), problem);
@@ -192,6 +204,8 @@ impl Trim for akri::Instance {
 
 impl Trim for core::Pod {
     fn trim(self) -> Option<Object> {
+        // Other programs use labels such as `app` and `uuid` too: a Pod that no FlashJob owns is
+        // not ours.
         Pod::of(&self).map(|pod| Object::Pod(Box::new(pod)))
     }
 }

@@ -85,6 +85,7 @@ async fn inspector(
     let mut changes = operator.plugins.changes();
     let until = tokio::time::Instant::now() + LOADING;
     loop {
+        // Before the views are read: a change after that ends the wait below.
         changes.borrow_and_update();
         let views = operator.plugins.views();
         let Some(view) = serving(&views, &kind) else { return Ok(None) };
@@ -187,6 +188,7 @@ impl Inspector {
             // The caller may have stopped waiting.
             let _ = answered.send(answer);
         });
+        // The sender is dropped without an answer only if the call panicked.
         answer.await.unwrap_or_else(|error| Err(CallError::Trapped(error.to_string())))
     }
 }

@@ -40,6 +40,8 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failu
     loop {
         let error = match carry_out(&operator, &job, step.clone()).await {
             Ok(pause) => {
+                // The step counts as in flight during the pause, so that no plan repeats the
+                // request earlier.
                 if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
@@ -50,6 +52,8 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failu
         let unsettled = step.creates() && may_have_worked(&error);
         let error = in_one_line(&error);
         tracing::warn!(job = %job.key, step = key, error, "request failed; retrying");
+        // Told before the pause: a fault that lasts has to show in the status while the step still
+        // waits.
         tell(JobOutcome::StepFailed(Box::new(step.clone()), error));
         failures += 1;
         tokio::time::sleep(pause_after(failures, &key)).await;
@@ -73,6 +77,8 @@ async fn was_seen(operator: &Operator, job: &Job, pod: Option<String>) -> bool {
 /// failed while it processed the request.
 fn may_have_worked(error: &kube::Error) -> bool {
     match error {
+        // A 4xx is decided before anything is stored. A 5xx may follow a write to etcd whose end
+        // the API server did not wait for.
         kube::Error::Api(status) => status.code >= 500,
         _ => true,
     }
@@ -81,6 +87,8 @@ fn may_have_worked(error: &kube::Error) -> bool {
 /// Returns the backoff before the next try. It doubles with each failure; the step's own name
 /// spreads the retries of steps that failed together.
 pub(crate) fn pause_after(failures: u32, key: &str) -> Duration {
+    // The longest pause is reached at the ninth failure; the bound keeps the shift from
+    // overflowing.
     let doubled =
         Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(LONGEST_PAUSE);
     let spread: u32 = key.bytes().map(u32::from).sum::<u32>() % 50;
@@ -112,6 +120,7 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
         }
         Step::DeleteJob => {
             let deleted = delete::<FlashJob>(client, namespace, &job.key.name, &job.uid).await?;
+            // Without this the request would be repeated until the watch reports the deletion.
             if matches!(deleted, Deleted::Gone) {
                 let (subject, uid) = (job.key.clone().into(), job.uid.clone());
                 operator.tell(Change::NotFound { subject, uid });
@@ -144,6 +153,8 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
         }
         Step::Unprotect { name } => {
             let budgets: Api<PodDisruptionBudget> = Api::namespaced(client, namespace);
+            // Without a uid: the name contains a hash of the uid of the job, so it is never the
+            // budget of another one.
             match budgets.delete(&name, &DeleteParams::default()).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -219,10 +230,14 @@ async fn set_finalizers(
 ) -> kube::Result<()> {
     let jobs: Api<Guarded<FlashJob>> =
         Api::namespaced(operator.client.clone(), &job.key.namespace);
+    // A merge patch replaces a list as a whole (RFC 7396). The resourceVersion protects finalizers
+    // that others have added meanwhile.
     let patch = json!({"metadata": {
         "finalizers": finalizers, "resourceVersion": job.resource_version, "uid": job.uid,
     }});
     match jobs.patch(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        // The response goes to the caches, as the watch may lag: the next plan would repeat the
+        // step.
         Ok(job) => watch::tell(operator, job),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
             refresh(operator, job).await?;
@@ -288,6 +303,8 @@ where
         Err(kube::Error::Api(status)) if status.code == 409 => by_name(&objects, &name).await?,
         Err(error) => return refused(operator, job, kind, name, error),
     };
+    // The watch may deliver it later; until then the next plan would find its Service or Pod
+    // missing.
     if let Some(created_object) = created_object.and_then(Trim::trim) {
         operator.tell(Change::Updated(created_object));
     }
@@ -337,6 +354,7 @@ async fn confirm_pod(
 ) -> kube::Result<Duration> {
     let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let named_pod = by_name(&pods, name).await?;
+    // A Pod of this name that somebody else has created says nothing about the device.
     let job_pod = named_pod.filter(|pod| {
         pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == job.uid)
     });
@@ -348,6 +366,7 @@ async fn confirm_pod(
     // The Pod lost its labels; with this one restored in the local copy, it can still be followed.
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(flashjob_rules::flashjob::labels::label::UUID.to_owned(), device.to_owned());
+    // The Pod exists and cannot be followed, so its device stays locked until it is gone.
     let Some(observed_pod) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };
     let pause = if observed_pod.ended.is_some() { Duration::ZERO } else { ASK_AGAIN };
     operator.tell(Change::PodUnlabelled(Box::new(observed_pod)));

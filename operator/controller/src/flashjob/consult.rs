@@ -28,11 +28,15 @@ pub async fn consult(
         Question::Build { attempt, plugin, digest, request } => {
             let answer = match operator.plugins.get(&plugin, &digest) {
                 Some(loaded) => build(&operator, &job, &plugin, &loaded, &request).await,
+                // The digest was dropped after the plan was made, as by a change of trust. The
+                // next plan asks the one that serves then.
                 None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
             };
             send_built(&operator, &job, *request, attempt, plugin, digest, answer)
         }
         Question::Judge { pod_uid, plugin, digest, request, outcome } => {
+            // The version that built the Pod also judges it: only that one knows what its Pod
+            // reports.
             let judged = match recall(&operator, &plugin, &digest, recall_seconds).await {
                 Ok(loaded) => Judged::Asked(
                     ask(&operator, &job, &plugin, "judge", loaded.judge(&request, &outcome)).await,
@@ -58,9 +62,11 @@ pub async fn consult(
             }
         }
     };
+    // The question stays taken during the pause, or every plan would ask it again.
     if !again.is_zero() {
         tokio::time::sleep(again).await;
     }
+    // After the answer: a plan between the two would ask again.
     operator.tell(Change::Job(job, JobOutcome::QuestionReleased(key)));
 }
 
@@ -142,5 +148,7 @@ fn pause(operator: &Operator, job: &JobKey, plugin: &str, delay: Duration) -> Du
     let until = whole_seconds(Timestamp::now()).checked_add(delay).unwrap_or(Timestamp::MAX);
     let outcome = JobOutcome::OutOfService(plugin.to_owned(), until);
     operator.tell(Change::Job(job.clone(), outcome));
+    // A little longer than the pause of the plugin, which would still refuse a call at its very
+    // end.
     delay + Duration::from_millis(10)
 }

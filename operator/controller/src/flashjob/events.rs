@@ -56,6 +56,7 @@ fn failed(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     let named = NAMED.saturating_sub(transitions.failed_before).min(failed.len());
     let mut events: Vec<Event> =
         failed[..named].iter().map(|result| of_device(job, result)).collect();
+    // Once a run: only the write with which the failures exceed the limit says it.
     if transitions.failed_before <= NAMED && transitions.failed_before + failed.len() > NAMED {
         let note = format!(
             "more than {NAMED} devices failed: status.reasons counts them by reason, and \
@@ -68,6 +69,8 @@ fn failed(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
 
 /// Returns one event per reason of attempts that are retried; the recorder counts repetitions.
 fn retried(transitions: &Transitions<'_>) -> Vec<Event> {
+    // The recorder merges events of one reason within six minutes into one with a count, so a
+    // fleet that retries does not flood the API server.
     let mut by_reason: BTreeMap<&str, &DeviceStatus> = BTreeMap::new();
     for device in &transitions.retried {
         by_reason.entry(device.reason.as_deref().unwrap_or("AttemptFailed")).or_insert(device);

@@ -48,6 +48,8 @@ impl<'a> Transitions<'a> {
         after: &'a FlashJobStatus,
         results: &'a [DeviceResult],
     ) -> Self {
+        // A new run starts its status afresh: attempts of the previous run are not compared with
+        // its own.
         let same_run = before.run == after.run;
         let stood: HashMap<&str, &DeviceStatus> = before
             .devices
@@ -103,6 +105,8 @@ fn job<'a>(before: &FlashJobStatus, after: &'a FlashJobStatus) -> Vec<JobTransit
         transitions.push(JobTransition::Stalled(&stalled.reason, &stalled.message));
     }
     match after.phase {
+        // A run may begin and end in one write, as when all devices are skipped: its phase may
+        // then be the one that the previous run ended in.
         Some(Phase::Completed) if new_run || before.phase != after.phase => {
             transitions.push(JobTransition::Completed(message))
         }

@@ -40,10 +40,12 @@ pub(super) fn between(
                 &format!("version {version} continues to serve: {}", ready.message),
             ));
         }
+        // Every start passes through Loading, so that is no news.
         Some(ready) if ready.reason != "Loading" => {
             events.push(event(EventType::Warning, &ready.reason, &ready.message))
         }
         Some(_) => {}
+        // Another version of a plugin leaves the condition Ready as it was.
         None if before.digest != after.digest && after.digest.is_some() => {
             events.push(serves(after, image))
         }

@@ -65,9 +65,13 @@ impl Keeper {
                     "the plugin cannot be loaded"
                 );
             }
+            // After a failure too: it may have withdrawn the plugin, and the jobs that wait for it
+            // say why.
             self.operator.plugins_changed();
             let plugin = &self.loads.plugin;
             let again = match &failure {
+                // `Retry-After` of a registry (RFC 9110, section 10.2.3) makes the pause longer,
+                // never shorter.
                 Some(failure) => Some(failure.retry_after.unwrap_or_default().max(pause)),
                 None if plugin.pull_policy == PullPolicy::Always => {
                     Some(Duration::from_secs(plugin.pull_interval_seconds.into()))
@@ -107,11 +111,13 @@ impl Keeper {
         let mut changes = self.operator.plugins.changes();
         let (name, leadership) = (self.name().to_owned(), self.operator.leadership.clone());
         loop {
+            // A standby writes nothing: its requests would stop at the fence.
             let shown_again = if leads { self.show(failure).await } else { None };
             tokio::select! {
                 () = at(until) => return,
                 () = leadership.leads(), if !leads => return,
                 () = self.records.differs(&name, record), if !leads => return,
+                // Another plugin may have taken a device type of this one, or released it.
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(shown_again.unwrap_or_default()),
                     if shown_again.is_some() => {}
@@ -161,6 +167,7 @@ impl Keeper {
         let serving = self.operator.plugins.serving(self.name());
         match self.load_checked(record, leads, serving.as_ref()).await {
             Ok(plugin) => {
+                // A poll that finds the same digest replaces nothing, and is not logged.
                 let same = serving.is_some_and(|serving| serving.digest() == plugin.digest());
                 if !(same && self.verified) {
                     self.serve(&plugin);
@@ -193,6 +200,7 @@ impl Keeper {
         let (image, policy) = (&self.loads.plugin.image, self.loads.plugin.pull_policy);
         let follows = !leads || record.settled && policy != PullPolicy::Always;
         if let Some(in_use) = record.in_use(image).filter(|_| follows) {
+            // The leader that recorded this digest has checked its version.
             let loaded = self.loads.load(&in_use, self.loads.by_digest()).await;
             // If the digest is no longer available anywhere, the leader resolves the reference
             // again.
@@ -200,6 +208,7 @@ impl Keeper {
                 return loaded;
             }
         }
+        // The version is known only now: the component itself tells it.
         let loaded = self.loads.load(image, policy).await?;
         self.check_version(&loaded, record, serving)?;
         Ok(loaded)
@@ -217,6 +226,8 @@ impl Keeper {
         let image = &self.loads.plugin.image;
         let offline = failure.transient || failure.is_broken();
         let again = match serving {
+            // It was verified under the configuration in force, which a failed update does not
+            // change.
             Some(_) if self.verified => return,
             Some(serving) => {
                 self.loads
@@ -224,8 +235,11 @@ impl Keeper {
                     .await
             }
             None => match record.last_good(image) {
+                // Without the registry or its password only the cache can help.
                 Some(last_good) if offline => self.loads.load(&last_good, PullPolicy::Never).await,
                 Some(last_good) => self.loads.load(&last_good, self.loads.by_digest()).await,
+                // Without a record the cache still has the digest that the tag had when it was
+                // last resolved.
                 None if failure.transient => self.loads.load(image, PullPolicy::Never).await,
                 None => return self.operator.plugins.withhold(self.name(), &failure.message),
             },
@@ -238,6 +252,7 @@ impl Keeper {
             // It can no longer be fetched, but it was not refused.
             (Err(again), Some(_)) if again.stage == Stage::Resolve && !again.is_broken() => {}
             (Err(again), Some(_)) => self.operator.plugins.withhold(self.name(), &again.message),
+            // The failure of the configured version is the one to fix, not that of its substitute.
             (Err(_), None) => self.operator.plugins.withhold(self.name(), &failure.message),
         }
     }
@@ -252,6 +267,8 @@ impl Keeper {
         {
             return Ok(());
         }
+        // A tag that moves back, by mistake or by an attack, would return known faults: the
+        // signature of an old version is still valid.
         let served = serving.map(|serving| &serving.info().version);
         match lowest(served, record.last_good_version.as_ref()) {
             Some(lowest) if loaded.info().version < *lowest => {

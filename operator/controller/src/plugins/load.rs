@@ -121,6 +121,8 @@ impl Loads {
         if self.plugin.pull_policy == PullPolicy::Never {
             PullPolicy::Never
         } else {
+            // A digest always names the same content, so the registry is asked only for what the
+            // cache lacks.
             PullPolicy::IfNotPresent
         }
     }
@@ -130,6 +132,8 @@ impl Loads {
         image: &Reference,
         pull_policy: PullPolicy,
     ) -> Result<Plugin, LoadFailure> {
+        // From the cache nothing is fetched, so a Secret that is missing must not keep a cached
+        // plugin from serving.
         let logins =
             if pull_policy == PullPolicy::Never { Logins::none() } else { self.logins().await? };
         let source = PluginSource {
@@ -161,6 +165,7 @@ impl Loads {
             return Ok(());
         }
         let mut settings = Value::Object(self.plugin.settings.clone());
+        // As for a FlashJob: locked settings override the others (JSON merge patch, RFC 7396).
         json_patch::merge(&mut settings, &Value::Object(self.plugin.locked_settings.clone()));
         let since = Instant::now();
         let validated = loaded.validate_settings(&settings.to_string()).await;

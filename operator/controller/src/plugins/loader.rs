@@ -66,6 +66,8 @@ impl Loader {
             && config.limits == self.config.limits
             && config.registries == self.config.registries
             && config.trust == self.config.trust;
+        // Before anything is applied: if this fails, the previous configuration stays in force as
+        // a whole.
         if !same {
             self.host = host(&self.arguments, &config)?;
         }
@@ -106,6 +108,8 @@ impl Loader {
             let stays = self.config.plugins.iter().find(|plugin| plugin.name == *name);
             let same = !all && stays.is_some_and(|plugin| before.plugins.contains(plugin));
             if !same {
+                // Only the keeper ends: the plugin that it put into service goes on until the new
+                // keeper has decided.
                 task.abort();
             }
             same
@@ -140,8 +144,11 @@ impl Loader {
             self.operator.clone(),
             self.config.plugins.iter().map(|plugin| plugin.name.clone()).collect(),
         );
+        // A removal by the previous names could delete the DevicePlugin of a plugin that is
+        // configured again.
         self.removing.abort();
         self.removing = tokio::spawn(async move {
+            // A standby changes nothing: the fence would refuse its deletes.
             operator.leadership.leads().await;
             show::remove_stale(&operator, names).await;
         });
@@ -151,6 +158,7 @@ impl Loader {
 fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineError> {
     Host::new(HostSettings {
         cache: arguments.cache.clone(),
+        // A plugin is compiled by a child process of the same program.
         compiler: std::env::current_exe().map_err(|error| {
             EngineError::Start(format!("path of the program's own executable: {error}"))
         })?,

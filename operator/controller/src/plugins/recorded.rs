@@ -47,6 +47,8 @@ pub(super) struct Record {
 impl Record {
     fn of(object: &DevicePlugin) -> Self {
         let status = object.status.clone().unwrap_or_default();
+        // What is not a digest counts as none: a status is only as reliable as those who may write
+        // it.
         let parsed = |digest: Option<String>| digest.and_then(|digest| digest.parse().ok());
         Self {
             image: object.spec.image.parse().ok(),
@@ -148,6 +150,8 @@ impl Records {
     /// Waits until the record of the plugin differs from `from`.
     pub async fn differs(&mut self, name: &str, from: &Record) {
         while self.now(name) == *from {
+            // The watch ends only with the process. To return here would make the keeper load in a
+            // loop.
             if self.written.changed().await.is_err() {
                 return std::future::pending().await;
             }
@@ -167,6 +171,8 @@ async fn follow(
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
+            // Replaced as a whole at the end: from half a list a standby would load plugins
+            // without their records.
             Ok(Event::InitApply(object)) => listed.extend(record(object)),
             Ok(Event::InitDone) => {
                 sender.send_replace(Some(std::mem::take(&mut listed)));

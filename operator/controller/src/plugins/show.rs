@@ -77,6 +77,7 @@ pub(super) async fn show(
     let (about, uid) = (object.object_ref(&()), object.uid());
     let stored = object.status.unwrap_or_default();
     let status = status(stored.clone(), state, whole_seconds(Timestamp::now()));
+    // A restart that finds everything as it was causes no write and no event.
     if status == stored {
         return Ok(ShowOutcome::Written);
     }
@@ -162,6 +163,7 @@ fn status(
         .chain(standing.any_type.then(|| "*".to_owned()))
         .collect();
     status.last_error = failure.as_ref().map(|failure| failure.message.clone());
+    // Kept while nothing serves: it is what a restarted process can go back to.
     if serving.is_some() {
         status.last_good_digest.clone_from(&status.digest);
         status.last_good_version.clone_from(&status.version);
@@ -238,9 +240,12 @@ pub(super) async fn remove_stale(operator: &Operator, names: Vec<String>) {
     let plugins: Api<DevicePlugin> = Api::all(operator.client.clone());
     let labels =
         installation.labels().into_iter().map(|(label, value)| format!("{label}={value}"));
+    // By label only: an object without it may be anybody's.
     let selection = ListParams::default().labels(&labels.collect::<Vec<_>>().join(","));
+    // A stale object does no harm; the next start or change of the configuration removes it.
     let Ok(listed) = plugins.list(&selection).await else { return };
     for plugin in listed.items.into_iter().filter(|plugin| !names.contains(&plugin.name_any())) {
+        // Another installation may have created an object of this name since the list.
         let preconditions = Preconditions { uid: plugin.uid(), ..Preconditions::default() };
         let parameters = DeleteParams::default().preconditions(preconditions);
         let plugin = plugin.name_any();

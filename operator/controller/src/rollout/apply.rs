@@ -28,6 +28,7 @@ pub async fn apply(
 ) {
     let (rollout, key) = (cached.key(), step.key());
     let outcome = carry_out(&operator, &cached, &rollout, &step).await;
+    // Told before the pause: a refusal has to show in the status while the step still waits.
     let noted = RolloutOutcome::Step(key.clone(), outcome_of(&outcome));
     operator.tell(Change::Rollout(rollout.clone(), noted));
     if let Err(error) = outcome {
@@ -42,6 +43,8 @@ pub async fn apply(
 fn outcome_of(answer: &kube::Result<()>) -> StepOutcome {
     match answer {
         Ok(()) => StepOutcome::Done,
+        // Missing rights, an admission policy or validation: usually a person has to act. Any
+        // other failure may pass by itself.
         Err(error @ kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
             StepOutcome::Refused(in_one_line(error))
         }

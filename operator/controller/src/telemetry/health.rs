@@ -36,6 +36,8 @@ pub async fn serve(
     readiness: watch::Receiver<Readiness>,
 ) -> std::io::Result<()> {
     let leadership = operator.leadership.clone();
+    // Liveness depends on nothing outside of the process: a restart would not bring an API server
+    // back.
     let healthy = move || async move {
         if leadership.is_alive(Instant::now()) {
             (StatusCode::OK, "ok")

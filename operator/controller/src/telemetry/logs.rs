@@ -32,6 +32,7 @@ pub fn start() -> Option<Traces> {
         Err(error) => (None, None, Some(error)),
     };
     tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).init();
+    // Only now is there a log to write to.
     if let Some(error) = error {
         tracing::warn!(%error, "traces are disabled");
     }

@@ -339,6 +339,8 @@ impl Metrics {
     pub fn count(&self, transitions: &Transitions<'_>) {
         self.attempts_started.inc_by(transitions.started.len() as u64);
         for device in &transitions.retried {
+            // A stored reason may be of another version of the operator; only listed ones become
+            // labels.
             if let Some(reason) = device.reason.as_deref().and_then(reason::by_name) {
                 self.attempts_failed.get_or_create(&Because { reason: reason.name }).inc();
             }
@@ -463,6 +465,7 @@ impl Metrics {
         for (phase, count) in phases {
             self.jobs.get_or_create(&InPhase { phase }).set(count.into());
         }
+        // A plugin that is no longer configured would keep its last value.
         self.plugin_ready.clear();
         for plugin in plugins {
             self.plugin_ready

@@ -37,6 +37,7 @@ pub fn start() -> Result<Option<(Traces, Spans)>, TracesError> {
     }
     let exporter = SpanExporter::builder().with_http().build()?;
     let resource = Resource::builder();
+    // A name that is set in the code would override that of the environment.
     let named = env::var_os("OTEL_SERVICE_NAME").is_some()
         || env::var("OTEL_RESOURCE_ATTRIBUTES")
             .is_ok_and(|attributes| attributes.contains("service.name="));
@@ -57,6 +58,7 @@ pub fn start() -> Result<Option<(Traces, Spans)>, TracesError> {
 impl Traces {
     /// Sends the remaining spans, for at most five seconds.
     pub async fn end(self) {
+        // `shutdown` blocks until the spans are sent, and the operator has a single thread.
         let ended = tokio::task::spawn_blocking(move || self.0.shutdown()).await;
         if let Ok(Err(error)) = ended {
             tracing::warn!(%error, "the last traces could not be sent");
@@ -66,6 +68,7 @@ impl Traces {
 
 fn are_requested(variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    // By the OpenTelemetry specification only `true`, in any case, disables the SDK.
     let disabled =
         set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let elsewhere = set("OTEL_TRACES_EXPORTER").is_some_and(|value| value != "otlp");

@@ -189,19 +189,26 @@ impl Election {
         match self.write(renewed(lease.clone())).await {
             Ok(lease) => return Ok(Renewed { lease, pause: RENEW_INTERVAL, error: None }),
             Err(error) if matches!(error.code(), Some(404 | 409)) => {}
+            // Nothing is given up: the fence closes by itself when the time of the Lease is over,
+            // and a later renewal opens it again.
             Err(error) => return Ok(failed(lease, error)),
         }
         // The Lease was written by this process, in a request whose response was lost, or by
         // another process; or it was deleted.
         match limited("get", self.leases.get_opt(LEASE)).await {
+            // A read proves nothing about the time of the Lease, so it is renewed at once, over
+            // the version just read.
             Ok(Some(current_lease)) if holder(&current_lease) == Some(&self.identity) => {
                 Ok(Renewed { lease: current_lease, pause: Duration::ZERO, error: None })
             }
             Ok(Some(current_lease)) => {
+                // At once: the tasks of this process go on until it has ended.
                 self.leadership.fence().shut_now();
                 Err(LostLease { holder: holder(&current_lease).unwrap_or("nobody").to_owned() })
             }
             Ok(None) => {
+                // A standby that observed the deleted Lease waits as long as that had left. Of two
+                // processes that create it, one gets a 409.
                 tracing::warn!("the Lease was deleted; creating it again");
                 match self
                     .write(with_new_holder(Lease::default(), &self.identity, self.duration))
@@ -227,6 +234,8 @@ impl Election {
             return;
         }
         fence.shut_now();
+        // The next leader acts as soon as the Lease has no holder, so no request may leave after
+        // this point.
         let resource = given_back(lease);
         match limited("update", self.leases.replace(LEASE, &PostParams::default(), &resource))
             .await
@@ -242,7 +251,11 @@ impl Election {
     /// Creates or replaces the Lease with this process as holder, and opens the fence for the
     /// lease duration, counted from before the request was sent.
     async fn write(&self, lease: Lease) -> Result<Lease, LeaseError> {
+        // The API server stores the Lease after this instant, so a standby counts from a later
+        // one.
         let sent = Instant::now();
+        // A create fails if the Lease exists, an update if it is of another version: of two
+        // processes that take it at once, one gets a 409.
         let stored = match lease.metadata.resource_version {
             None => limited("create", self.leases.create(&PostParams::default(), &lease)).await?,
             Some(_) => {
@@ -259,6 +272,8 @@ async fn limited<T>(
     verb: &'static str,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, LeaseError> {
+    // An API server that hangs would otherwise stop the election, and with it the liveness of the
+    // process.
     let cause = match tokio::time::timeout(ANSWER_LIMIT, request).await {
         Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(error)) => LeaseCause::Request(error),
@@ -306,6 +321,7 @@ fn renewed(mut lease: Lease) -> Lease {
 
 fn given_back(mut lease: Lease) -> Lease {
     let spec = lease.spec.get_or_insert_default();
+    // A Lease without a holder is free at once, for other implementations (client-go) too.
     spec.holder_identity = None;
     spec.renew_time = Some(MicroTime(Timestamp::now()));
     lease
@@ -350,6 +366,7 @@ impl LeaseObserver {
 
     fn note(&mut self, lease: &Lease, default: Duration, now: Instant) {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        // The holder has not written since, so its time runs on.
         if self.last.as_ref().is_some_and(|observation| observation.version == version) {
             return;
         }
@@ -358,6 +375,8 @@ impl LeaseObserver {
             .as_ref()
             .and_then(|spec| spec.lease_duration_seconds)
             .and_then(|seconds| u64::try_from(seconds).ok());
+        // A request that has left may take effect within the margin, however short the duration
+        // that the holder wrote.
         let lasts = seconds.map_or(default, Duration::from_secs).max(fence::MARGIN);
         self.last = Some(ObservedLease { version, since: now, lasts });
     }

@@ -184,6 +184,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let mut gate = self.fence.gate();
         gate.in_flight -= 1;
+        // It may have reached the API server, which abandons it only after this time.
         if !self.answered {
             gate.unsettled_until = Some(Instant::now() + REQUEST_TIMEOUT);
         }
@@ -221,9 +222,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // Safe methods (RFC 9110, section 9.2.1): a standby needs them to keep its caches warm.
         if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             let answer = self.inner.call(request);
             return Box::pin(async move {
+                // The limit covers the head of the response only: a watch stays open for minutes.
                 match tokio::time::timeout(READ_LIMIT, answer).await {
                     Ok(answer) => answer.map_err(Into::into),
                     Err(_) => Err(FenceError::NoAnswerToRead.into()),
@@ -231,6 +234,8 @@ where
             });
         }
         let began = Instant::now();
+        // Without a timeout in the URL the API server applies its own (`--request-timeout`, 60 s),
+        // which is longer than a Lease usually lasts.
         let admitted = self.fence.admit(began).and_then(|in_flight| {
             *request.uri_mut() = with_timeout(request.uri())?;
             Ok(in_flight)
@@ -254,6 +259,8 @@ async fn guarded<A, E: Into<BoxError>>(
     let outcome = poll_fn(|context| {
         loop {
             let now = Instant::now();
+            // A process that was suspended resumes at some poll: what has not been sent by then
+            // must not be sent after the Lease has expired.
             fence.check(now)?;
             if let Poll::Ready(answer) = request.as_mut().poll(context) {
                 return Poll::Ready(answer.map_err(Into::into));
@@ -269,6 +276,7 @@ async fn guarded<A, E: Into<BoxError>>(
         }
     });
     let outcome: Result<A, BoxError> = outcome.await;
+    // After an error the request may have been sent all the same, and only its response lost.
     in_flight.answered = outcome.is_ok();
     outcome
 }

@@ -54,15 +54,18 @@ struct MetadataPart {
 #[serde(rename_all = "camelCase")]
 struct PodSpecPart {
     node_name: Option<String>,
+    // Both bound the time for which a container may still run whose Pod vanished unseen.
     active_deadline_seconds: Option<i64>,
     termination_grace_period_seconds: Option<i64>,
     containers: Option<Vec<ContainerPart>>,
+    // A Pod that waits for a volume does not name the missing object in its status.
     volumes: Option<Vec<VolumePart>>,
 }
 
 #[derive(Deserialize)]
 struct ContainerPart {
     name: String,
+    // Pods of the Go operator have no annotations: device and firmware are in their environment.
     env: Option<Vec<VariablePart>>,
 }
 
@@ -91,6 +94,7 @@ impl From<PodPart> for Pod {
 impl From<ServicePart> for Service {
     fn from(part: ServicePart) -> Self {
         let ServicePart { metadata, status } = part;
+        // The status has the addresses; no decision depends on the spec of a flash Service.
         Self { metadata: metadata.into(), spec: None, status }
     }
 }

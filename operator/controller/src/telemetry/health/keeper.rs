@@ -143,6 +143,8 @@ impl Keeper {
             secondary: None,
         };
         let recorder = self.recorder.clone();
+        // Not awaited: while the API server is away it takes up to 10 s, and readiness has to be
+        // current meanwhile.
         tokio::spawn(async move {
             let published =
                 tokio::time::timeout(EVENT_LIMIT, recorder.publish(&event, &pod)).await;

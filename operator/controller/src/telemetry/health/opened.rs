@@ -49,6 +49,8 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
+            // In this layer a refused watch is still a response; kube makes an error of it further
+            // out.
             if let (Some(resource), Ok(answer)) = (watched, &answer)
                 && answer.status().is_success()
             {

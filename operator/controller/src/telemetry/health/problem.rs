@@ -194,12 +194,16 @@ impl Request<'_> {
                 );
                 return Problem::new(Cause::AnswerInvalid, resource.to_string(), &rest);
             }
+            // The token could not be obtained, from its file or from the program in the
+            // kubeconfig.
             kube::Error::Auth(_) => return not_authenticated(&words),
             _ => return unreachable(&words),
         };
         match code {
             401 => not_authenticated(&words),
             403 => self.right_missing(&words),
+            // A list answers 404 only for an unknown kind: a namespace that does not exist gives
+            // an empty list.
             404 => self.not_found(&words),
             code => Problem::new(
                 Cause::RequestRefused,
@@ -256,6 +260,7 @@ impl Request<'_> {
                  with the chart's CRDs"
             }
             "akri.sh" => "install Akri (https://docs.akri.sh), which includes it",
+            // Leases are built in, so the namespace is missing.
             "coordination.k8s.io" => {
                 let name = &installation.namespace;
                 return Problem::new(

@@ -119,8 +119,10 @@ impl Record {
                 self.awaited.remove(&source);
                 self.failing.remove(&source);
             }
+            // A keeper or a pull of the previous configuration may report after the change.
             Report::State(source, Err(_)) if !self.concerns(&source) => {}
             Report::State(source, Err(problem)) => {
+                // A part that now fails for another reason has failed without interruption.
                 let since = self.failing.get(&source).map_or(now, |failing| failing.since);
                 self.failing.insert(source, Failing { since, problem });
             }
@@ -147,6 +149,8 @@ impl Record {
     fn settle(&mut self, now: Instant) -> Vec<Announcement> {
         let mut current: BTreeMap<Key, (Problem, bool)> = BTreeMap::new();
         for (source, Failing { problem, .. }) in &self.failing {
+            // An API server that does not answer fails every watch and the Lease: that is one
+            // problem.
             let key = (problem.cause, problem.object.clone());
             let (_, blocks) = current.entry(key).or_insert_with(|| (problem.clone(), false));
             *blocks |= source.blocks();
@@ -168,6 +172,7 @@ impl Record {
             };
             self.lasting.entry(key).or_insert(begins).problem = problem;
         }
+        // The end of what was never announced is no news.
         let over = over.into_values().filter(|lasting| lasting.announced).map(|lasting| {
             Announcement::Over { lasted: now - lasting.since, problem: lasting.problem }
         });
@@ -195,6 +200,7 @@ impl Record {
     pub fn wakes_at(&self, now: Instant) -> Option<Instant> {
         let says = self.lasting.values().map(|lasting| lasting.next);
         let turns = self.blockers().map(|failing| failing.since + self.unready_after);
+        // A turn that has passed would wake the keeper again and again.
         says.chain(turns.filter(|turn| *turn > now)).min()
     }
 
@@ -206,6 +212,7 @@ impl Record {
     #[must_use]
     pub fn readiness(&self, now: Instant) -> Readiness {
         let starts = !self.awaited.is_empty();
+        // Before it was ready for the first time, an operator shows the cause at once.
         let lasts = |failing: &&Failing| starts || now - failing.since >= self.unready_after;
         let mut messages: Vec<&str> = Vec::new();
         for failing in self.blockers().filter(lasts) {

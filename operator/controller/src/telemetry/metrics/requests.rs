@@ -119,6 +119,7 @@ fn names_a_collection(path: &str) -> bool {
         _ => return false,
     };
     parts.drain(..group.min(parts.len()));
+    // `/api/v1/namespaces/a` is the object `a`, not a collection inside it.
     if parts.len() > 2 && parts[0] == "namespaces" {
         parts.drain(..2);
     }
