@@ -103,8 +103,9 @@ async fn inspector(
             Err(fault) => fault,
         };
         let message = format!("plugin {}, which serves {kind}, is not ready: {fault}", view.name);
-        let is_over = tokio::time::timeout_at(until, changes.changed()).await.is_err();
-        if is_over || !(view.is_loading || view.ready.is_ok()) {
+        // A plugin that failed to load does not change by itself soon.
+        let may_change = view.is_loading || view.ready.is_ok();
+        if !may_change || tokio::time::timeout_at(until, changes.changed()).await.is_err() {
             return Err(not_ready(message));
         }
     }

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use crate::operator::Operator;
 use crate::plugins::LoadFailure;
 
+/// Pause before a plugin is asked again of which the digest was dropped.
+const DROPPED_DIGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two tries to load the plugin digest that an attempt began with.
 const RECALL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -26,13 +28,15 @@ pub async fn consult(
     let key = question.key().to_owned();
     let again = match question {
         Question::Build { attempt, plugin, digest, request } => {
-            let answer = match operator.plugins.get(&plugin, &digest) {
-                Some(loaded) => build(&operator, &job, &plugin, &loaded, &request).await,
+            match operator.plugins.get(&plugin, &digest) {
+                Some(loaded) => {
+                    let answer = build(&operator, &job, &plugin, &loaded, &request).await;
+                    send_built(&operator, &job, *request, attempt, plugin, digest, answer)
+                }
                 // The digest was dropped after the plan was made, as by a change of trust. The
                 // next plan asks the one that serves then.
-                None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
-            };
-            send_built(&operator, &job, *request, attempt, plugin, digest, answer)
+                None => DROPPED_DIGEST_PAUSE,
+            }
         }
         Question::Judge { pod_uid, plugin, digest, request, outcome } => {
             // The version that built the Pod also judges it: only that one knows what its Pod
