@@ -129,10 +129,13 @@ impl ClusterOptions {
 
     async fn config(&self) -> Result<Config, Failure> {
         let mut config = self.read().await?;
+        // 30 s by default in kube, which a person at a prompt takes for a program that hangs.
         config.connect_timeout = Some(CONNECT_LIMIT);
         if let Some(limit) = self.request_timeout {
             let limit = (!limit.is_zero()).then_some(limit);
             (config.connect_timeout, config.read_timeout) = (limit, limit);
+            // Otherwise the time that a pooled connection was idle, up to 90 s, counts as time
+            // without a response.
             config.reset_reader_on_write = true;
         }
         if self.act_as.is_some() {
@@ -149,6 +152,8 @@ impl ClusterOptions {
 
     async fn read(&self) -> Result<Config, Failure> {
         let chosen = [&self.context, &self.cluster, &self.user].into_iter().any(Option::is_some);
+        // Only this way also finds the service account of a Pod; options that choose a context,
+        // cluster or user need a kubeconfig.
         if self.kubeconfig.is_none() && !chosen {
             return Config::infer().await.map_err(|error| unreachable(&not_inferred(&error)));
         }
@@ -158,6 +163,8 @@ impl ClusterOptions {
         };
         let kubeconfig =
             kubeconfig.map_err(|error| unreachable(&unusable(&error, &self.files())))?;
+        // kube sends requests without credentials for a user that the kubeconfig lacks; the answer
+        // would be 401 or 403 instead of the misspelt name.
         if let Some(user) = &self.user
             && !kubeconfig.auth_infos.iter().any(|entry| entry.name == *user)
         {
@@ -181,6 +188,7 @@ impl ClusterOptions {
 /// Returns the default files of the kubeconfig: those of `KUBECONFIG`, else `~/.kube/config`.
 fn default_files() -> Vec<PathBuf> {
     let named = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    // Like PATH, KUBECONFIG is a list of files; kubectl also treats an empty one as not set.
     let named: Vec<_> =
         std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty()).collect();
     match named.is_empty() {
@@ -202,6 +210,7 @@ pub fn not_inferred(error: &InferConfigError) -> String {
 /// # Errors
 /// The text is not a valid name.
 pub fn namespace(text: &str) -> Result<String, String> {
+    // A label of RFC 1123: Kubernetes demands it of the name of a namespace.
     let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let (first, last) = (text.as_bytes().first(), text.as_bytes().last());
     let good = text.len() <= 63
@@ -266,6 +275,7 @@ pub fn unreachable(words: &str) -> Failure {
 
 /// Returns the failure of a request; `what` completes the sentence "cannot …".
 pub fn refused(what: &str, error: &kube::Error) -> Failure {
+    // Names are part of the URL's path; these errors occur before anything is sent.
     if let kube::Error::BuildRequest(_) | kube::Error::HttpError(_) = error {
         return Failure::usage(format!(
             "cannot {what}: a name on the command line is invalid: {}",

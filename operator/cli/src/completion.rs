@@ -151,6 +151,7 @@ pub async fn complete(program: clap::Command, words: &[String]) -> String {
 /// Returns the names of objects for a command, in the namespace and cluster that the words name.
 async fn names(program: clap::Command, words: &[String], command: &[&str]) -> Option<Vec<String>> {
     let line = iter::once("kubectl-flashjob").chain(words.iter().map(String::as_str));
+    // The line is not complete, so required arguments may be missing.
     let matches = program.ignore_errors(true).try_get_matches_from(line).ok()?;
     let mut matches = &matches;
     while let Some((_, below)) = matches.subcommand() {
@@ -169,6 +170,7 @@ async fn names(program: clap::Command, words: &[String], command: &[&str]) -> Op
 }
 
 async fn names_of<K: Workload>(place: &Place) -> Option<Vec<String>> {
+    // Names alone: a FlashJob may have 4,096 uids in spec and status each.
     let objects = place.api::<K>().list_metadata(&ListParams::default()).await.ok()?;
     Some(objects.items.iter().map(ResourceExt::name_any).collect())
 }

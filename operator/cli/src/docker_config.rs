@@ -63,6 +63,7 @@ pub async fn credentials(
             ),
         )
     })?;
+    // As in Docker, the helper of a registry goes before `credsStore` and `auths`.
     if let Some(helper) = config.cred_helpers.get(registry) {
         return ask(&path, helper, registry).await;
     }
@@ -73,6 +74,7 @@ pub async fn credentials(
         (Err(CredentialsError::Missing(_) | CredentialsError::Incomplete(_)), Some(store)) => {
             ask(&path, &store, registry).await
         }
+        // Only a missing entry permits an anonymous request; a broken one is an error.
         (Err(CredentialsError::Missing(_)), None) => Ok(None),
         (Err(_), None) if config.auths.is_empty() => Ok(None),
         (Err(error), _) => Err(broken(&path, &error.to_string())),
@@ -109,6 +111,8 @@ async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credent
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());
     let mut child = command.spawn().map_err(|error| failed(&root(&error)))?;
+    // The helper reads until the end of its input, which is closed where `input` goes out of
+    // scope.
     if let Some(mut input) = child.stdin.take() {
         // If the helper does not read its input, its exit code and output tell the cause.
         let _ = input.write_all(registry.as_bytes()).await;
@@ -118,6 +122,8 @@ async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credent
         .map_err(|_| failed("it does not answer"))?
         .map_err(|error| failed(&root(&error)))?;
     if !output.status.success() {
+        // Helpers write their errors to standard output: `credentials not found in native
+        // keychain`.
         let message = String::from_utf8_lossy(&output.stdout);
         return if message.contains(NOTHING_KNOWN) {
             Ok(None)

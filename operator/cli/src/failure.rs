@@ -37,6 +37,7 @@ pub enum Code {
     /// Nothing continues until somebody acts: a FlashJob or FlashRollout is paused or stalled, or
     /// waits for an approval.
     Blocked = 12,
+    // 128 + 2 (SIGINT), as shells report it.
     /// A signal ended the command.
     Interrupted = 130,
 }

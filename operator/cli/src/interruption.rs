@@ -20,6 +20,8 @@ impl Default for Interruption {
 impl Interruption {
     /// Sets the message, which completes the sentence "interrupted; …".
     pub fn says(&self, text: impl Into<String>) {
+        // The message is replaced in one assignment, so it is whole even if another thread has
+        // panicked.
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.into();
     }
 

@@ -83,6 +83,8 @@ pub struct TrustOptions {
 impl TrustOptions {
     /// Returns the trust that the command line demands; none if it demands no signature.
     pub fn demanded(&self) -> Option<CosignTrust> {
+        // cosign 3 makes bundles, older versions the simple-signing form; the option names a key,
+        // not the version of the signer's program.
         let forms = vec![SignatureForm::Bundle, SignatureForm::Simple];
         let require = if self.all_keys { RequiredKeys::All } else { RequiredKeys::Any };
         let keyless = self.trusted_root.clone().map(|trusted_root_file| {
@@ -144,6 +146,7 @@ impl ComponentSource {
         let trust_configured = registry.config.is_some() || trust.demanded().is_some();
         let entries = entries(&reference, trust, trust_configured.then_some(&config));
         let registries = registries(&reference, registry, &config);
+        // Options change the registries and the trust of the file, so the combination is checked.
         flashjob_plugin_host::config::check(&registries, &entries, &config.limits)
             .map_err(|error| Failure::usage(format!("{}: {}", error.field, error.message)))?;
         let logins = logins(&reference, &registries).await?;
@@ -155,6 +158,8 @@ impl ComponentSource {
             )
         };
         let cache = tempfile::Builder::new().prefix("flashjob-").tempdir().map_err(other)?;
+        // wasmtime cannot stop a compilation, so it runs in a child process of this program, with
+        // limits of memory and time.
         let compiler = std::env::current_exe().map_err(other)?;
         let settings = HostSettings {
             cache: cache.path().to_owned(),
@@ -166,7 +171,10 @@ impl ComponentSource {
         let plugin = PluginSource {
             name: reference.to_string(),
             reference,
+            // The question is what the reference means now. Nothing is cached between runs.
             pull_policy: PullPolicy::Always,
+            // Concerns local files, which have no signatures; references need what their trust
+            // entry demands.
             allow_unsigned: true,
         };
         Ok(Self {
@@ -263,6 +271,8 @@ pub fn reference(named: &str) -> Result<Reference, Failure> {
     if path.is_file() {
         return Ok(Reference::File { path: path.to_owned(), digest: None });
     }
+    // The name of a missing file can also be read as a reference, and the message would be about a
+    // registry that nobody meant.
     let looks_like_a_file =
         !named.contains("://") && (named.ends_with(".wasm") || named.starts_with(['/', '.']));
     if looks_like_a_file {
@@ -292,6 +302,7 @@ fn entries(
     trust: &TrustOptions,
     config: Option<&OperatorConfig>,
 ) -> Vec<TrustEntry> {
+    // Trust entries match names of registries and image layouts; a local file has none.
     let Some(pattern) = reference.name() else { return Vec::new() };
     if let Some(cosign) = trust.demanded() {
         return vec![TrustEntry { pattern, cosign: Some(cosign), ..TrustEntry::default() }];
@@ -317,6 +328,8 @@ fn registries(
         registries.push(RegistryConfig { host: host.clone(), ..RegistryConfig::default() });
         registries.len() - 1
     });
+    // Both options replace the configured values together: plain HTTP and a certificate authority
+    // contradict each other.
     registries[index].ca_file.clone_from(&options.ca_file);
     registries[index].plain_http = options.plain_http;
     registries
@@ -326,10 +339,14 @@ fn registries(
 /// operator has credentials for a host, they are required here too.
 async fn logins(reference: &Reference, registries: &[RegistryConfig]) -> Result<Logins, Failure> {
     let mut logins = Vec::new();
+    // Each host gets only its own credentials: a mirror never receives the password of the
+    // registry.
     for (host, repository) in places(reference, registries) {
         let docker_login = docker_config::credentials(&host, &repository).await?;
         let registry = registries.iter().find(|registry| registry.is_at(&host));
         match (docker_login, registry.and_then(|registry| registry.credentials.as_ref())) {
+            // An anonymous request could be refused, or answered with 404, where the operator's is
+            // not; the result would not be what the operator gets.
             (None, Some(of_operator)) => {
                 let message = format!(
                     "the operator logs in to {host} with the password in Secret {}, and there are \

@@ -25,6 +25,8 @@ pub fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), Failur
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unwritable = |error: std::io::Error| Failure::unwritable(path, &error);
+    // In the folder of the target, because a rename cannot cross file systems. Temporary files
+    // have mode 0600 by default, which the rename would keep.
     let mut file = Builder::new()
         .prefix(".flashjob-")
         .permissions(std::fs::Permissions::from_mode(0o644))
@@ -32,6 +34,7 @@ pub fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), Failur
         .map_err(unwritable)?;
     file.write_all(bytes).map_err(unwritable)?;
     let persisted = match existing {
+        // Fails if the file exists at this moment; a check before the write would leave a race.
         Existing::Keep => file.persist_noclobber(path),
         Existing::Replace => file.persist(path),
     };

@@ -81,17 +81,22 @@ impl Image {
     #[must_use]
     pub fn read(beginning: &[u8]) -> Option<Self> {
         let header = beginning.get(..HEADER_BYTES)?;
+        // One byte is a weak magic number, so the number of segments must be possible too.
         if header[0] != MAGIC || !(1..=MOST_SEGMENTS).contains(&header[1]) {
             return None;
         }
         let number = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        // The lower four bits are the frequency of the flash memory.
         let flash = header[FLASH_SIZE] >> 4;
         let begin = HEADER_BYTES + SEGMENT_HEADER_BYTES;
+        // Only the first segment: the headers of the others are behind its data, and a plugin gets
+        // no more than the first 4 KiB of a file.
         let length = u64::from(word(beginning, HEADER_BYTES + 4).unwrap_or_default());
         Some(Self {
             chip: number(CHIP),
             revisions: (number(MIN_REVISION), number(MAX_REVISION)),
             flash_size: (flash <= LARGEST_FLASH).then(|| 1 << (20 + flash)),
+            // In 64 bits: the length comes from the file, and the sum must not overflow.
             first_segment_end: begin as u64 + length,
             application: beginning.get(begin..).and_then(Application::read),
         })
@@ -127,6 +132,8 @@ impl Image {
                 .into_iter()
                 .collect(),
             min_chip_revision: Some(revision(oldest)),
+            // Images of older versions of ESP-IDF have 0 in this field, and 0xffff is no limit
+            // either.
             max_chip_revision: (newest != 0 && newest != u16::MAX).then(|| revision(newest)),
             refusal: self.wrong_chip(file, chip).or_else(|| self.wrong_size(file)),
         }
@@ -135,6 +142,8 @@ impl Image {
     fn wrong_chip(&self, file: &FirmwareFile, chip: &str) -> Option<String> {
         let (number, device_chip) = match chip_of(chip) {
             Some(Chip::Known(number, device_chip)) => (number, device_chip),
+            // No refusal: firmware for a chip that is newer than this table could otherwise never
+            // be flashed.
             Some(Chip::Unknown(device_chip)) => {
                 log::warn(&format!(
                     "{}: device type {} is {device_chip}, whose chip ID is unknown; the chip is \
@@ -174,11 +183,13 @@ impl Application {
     fn read(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..DESCRIPTOR_BYTES)?;
         (word(bytes, 0)? == DESCRIPTOR_MAGIC).then_some(())?;
+        // The field is padded with NUL, which is missing if the text fills it.
         let text = |at: usize| {
             let field = &bytes[at..at + TEXT_BYTES];
             let end = field.iter().position(|byte| *byte == 0).unwrap_or(TEXT_BYTES);
             String::from_utf8_lossy(&field[..end]).into_owned()
         };
+        // `esp_app_desc_t`: magic, secure version, 8 reserved bytes, version, project name.
         let (version, project) = (text(16), text(16 + TEXT_BYTES));
         Some(Self { secure_version: word(bytes, 4)?, version, project })
     }

@@ -66,7 +66,11 @@ impl Plugin for EspSerial {
             Program::Esptool => esptool(request, &settings, &port),
         };
         Ok(FlashPod {
+            // Akri's extended resource gives a restricted Pod the device file, and places it on
+            // the node of the port.
             attach_device: true,
+            // Device files of serial ports belong to a group, and the container does not run as
+            // root.
             groups: vec![settings.group],
             user: if settings.run_as_root { User::Root } else { User::Uid(USER) },
             ..flash
@@ -95,6 +99,7 @@ impl Plugin for EspSerial {
     fn inspect_firmware(file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
         let settings = Settings::read(&file.settings)?;
         let is_other = settings.path.trim_start_matches('/') != file.name;
+        // esptool flashes only the file that `path` names.
         if settings.program == Some(Program::Esptool) && is_other {
             return Ok(None);
         }
@@ -164,6 +169,8 @@ fn command_line(port: &str, settings: &Settings) -> Vec<String> {
         port,
         "--baud",
         &baud,
+        // The lines DTR and RTS of the USB bridge put the chip into its boot loader, so nobody has
+        // to press a button.
         "--before",
         "default-reset",
         "--after",
@@ -171,6 +178,8 @@ fn command_line(port: &str, settings: &Settings) -> Vec<String> {
     ];
     let write = [
         "write-flash",
+        // Other values than `keep` make esptool rewrite the header of the image, so the flash
+        // memory would not have the bytes that were built.
         "--flash-mode",
         "keep",
         "--flash-size",
@@ -184,6 +193,7 @@ fn command_line(port: &str, settings: &Settings) -> Vec<String> {
 /// Returns esptool's fatal error, or else the end of its output.
 fn last_words(outcome: Outcome) -> String {
     let text = outcome.explanation();
+    // Characters, not bytes: a cut within a character would panic.
     let end = || text.char_indices().rev().nth(LAST_WORDS).map_or(0, |(at, _)| at);
     let start = text.rfind(FATAL).unwrap_or_else(end);
     text[start..].trim().to_owned()

@@ -69,6 +69,7 @@ impl Settings {
         let mut faults = Vec::new();
         for (name, value) in object {
             if let Err(message) = settings.set(&name, &value) {
+                // A JSON pointer (RFC 6901, section 3): `~` is escaped before `/`.
                 faults.push(fault(
                     format!("/{}", name.replace('~', "~0").replace('/', "~1")),
                     message,
@@ -141,11 +142,13 @@ fn is_absolute(text: &str) -> bool {
 }
 
 fn is_chip(text: &str) -> bool {
+    // The text becomes an argument of esptool, so it must not look like an option.
     let is_name_letter = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
     text == "auto" || text.starts_with("esp") && text.chars().all(is_name_letter)
 }
 
 fn is_offset(text: &str) -> bool {
+    // `from_str_radix` accepts a sign, which esptool does not.
     text.strip_prefix("0x")
         .is_some_and(|digits| !digits.starts_with('+') && u32::from_str_radix(digits, 16).is_ok())
 }

@@ -35,7 +35,9 @@ const FINAL: [&str; 7] = [
     "FirmwareNotTrusted",
     "DeviceRefused",
     "DeviceNotTrusted",
+    // The device went back to its old image: its boot loader does not accept the new one.
     "Reverted",
+    // Firmware and device stay what they are, so the chip is the same at each attempt.
     "WrongChip",
 ];
 
@@ -44,6 +46,7 @@ const FINAL: [&str; 7] = [
 #[must_use]
 pub fn is_message(outcome: &Outcome) -> bool {
     let report: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();
+    // Other programs may end with JSON too, so both fields are required.
     report.is_some_and(|report| ["code", "message"].iter().all(|name| report[name].is_string()))
 }
 
@@ -66,7 +69,11 @@ pub fn judge(outcome: Outcome) -> Verdict {
         (Some(code), Some(message)) if FINAL.contains(&code.as_str()) => {
             Verdict::GiveUp(format!("{code}: {message}"))
         }
+        // Also a code that a newer flash program has added: an attempt too many costs less than a
+        // device that is given up wrongly.
         (Some(code), Some(message)) => Verdict::Retry(format!("{code}: {message}")),
+        // Another program, or a container that was killed: the operator sets
+        // FallbackToLogsOnError, so the message is the end of the log.
         _ => Verdict::Retry(outcome.explanation()),
     }
 }

@@ -20,6 +20,7 @@ pub fn read<T: DeserializeOwned>(settings: &Value) -> Result<T, PluginError> {
 fn pointer(path: &Path) -> String {
     let step = |segment: &Segment| match segment {
         Segment::Seq { index } => format!("/{index}"),
+        // RFC 6901, section 3. `~` first, or the `~` of an escaped `/` would be escaped again.
         Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
         Segment::Enum { variant } => format!("/{variant}"),
         Segment::Unknown => String::new(),

@@ -59,6 +59,8 @@ impl Plugin for HttpPush {
         ];
         let mut env: Vec<_> =
             literals.map(|(name, value)| (name.to_owned(), EnvValue::Literal(value))).into();
+        // Only a device that connects to the Pod needs a Service with an external address, and
+        // load balancers have few of them.
         if fetches {
             env.push(("EXTERNAL_IP".to_owned(), EnvValue::ExternalAddress));
         }

@@ -38,6 +38,8 @@ fn preset(name: &str) -> Option<Value> {
         // tasmota.github.io, "Commands": OtaUrl, Upgrade and Status 2.
         "tasmota" => json!({
             "body": "url", "method": "GET",
+            // `Backlog` separates commands by semicolons and takes blanks, which a query has to
+            // encode.
             "path": "/cm?cmnd=Backlog%20OtaUrl%20{url}%3BUpgrade%201",
             "versionPath": "/cm?cmnd=Status%202", "versionPointer": "/StatusFWR/Version",
             "restartSeconds": 300,

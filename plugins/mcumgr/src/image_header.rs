@@ -52,6 +52,8 @@ impl Header {
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
         let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
         let word = |at: usize| u32::from(half(at)) | u32::from(half(at + 2)) << 16;
+        // `struct image_header` of MCUboot, in little-endian order: magic, load address, size of
+        // the header, of the protected entries and of the image, flags, version, padding.
         (word(0) == MAGIC).then(|| Self {
             header_size: half(8),
             protected_size: half(10),
@@ -67,6 +69,8 @@ impl Header {
 
     /// Returns the minimum size of a file with this header; signatures add to it.
     fn file_size(&self) -> u64 {
+        // The unprotected entries, such as hash and signature, begin with their own size behind
+        // the image, which a plugin does not get. Their size is therefore unknown.
         u64::from(self.header_size) + u64::from(self.image_size) + u64::from(self.protected_size)
     }
 }

@@ -70,6 +70,8 @@ impl Plugin for Mcumgr {
             command: COMMAND.map(literal).into(),
             args: settings.arguments().into_iter().map(literal).collect(),
             env: env.map(|(name, value)| (name.to_owned(), EnvValue::Literal(value))).into(),
+            // Only Akri's extended resource gives a restricted Pod the device file, and the node
+            // that has it.
             attach_device: is_serial,
             groups: if is_serial { vec![DIALOUT] } else { Vec::new() },
             user: User::Uid(USER),

@@ -16,6 +16,8 @@ const VERSION_BYTES: usize = 31;
 /// First four bytes of firmware that is encrypted for the device (Espressif's component
 /// `esp_encrypted_img`).
 const ENCRYPTED: [u8; 4] = 0x0788_b6cf_u32.to_le_bytes();
+// Fixed in the firmware of the devices, so two devices cannot use one external address at the same
+// time.
 /// Port to which the device calls back.
 const PORT: u16 = 4433;
 /// Folder in which the flash container looks for its TLS certificate and key.
@@ -85,6 +87,8 @@ impl SecureOta {
             ("APPLICATION_TYPE", application),
             ("VERSION", request.version),
         ];
+        // The flash image ends at once if a variable is empty, after the device has already waited
+        // for a Service and its address.
         if let Some((name, _)) = variables.iter().find(|(_, value)| value.is_empty()) {
             return Err(PluginError::InvalidRequest(format!(
                 "{name} of device {} is empty, but the flash container requires it",
@@ -180,6 +184,7 @@ impl Settings {
         let mut settings = Self::default();
         let mut faults = Vec::new();
         for (name, value) in object {
+            // A JSON pointer (RFC 6901, section 3): `~` is escaped before `/`.
             let path = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
             match (name.as_str(), value) {
                 ("runAsRoot", Value::Bool(value)) => settings.run_as_root = value,

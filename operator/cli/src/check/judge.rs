@@ -156,6 +156,8 @@ fn pod(pod: &Pod, facts: &Facts) -> Finding {
     {
         return finding(check, Status::Ok, "is ready");
     }
+    // The operator says in an event why it is not ready, which the state of its container does
+    // not show.
     if let Some(event) = last_event(facts, |event| is_about(event, pod)) {
         let (reason, note) = (event.reason.as_deref(), event.note.as_deref());
         let message = format!("{}: {}", reason.unwrap_or("?"), note.unwrap_or_default());
@@ -191,6 +193,7 @@ fn last_event(facts: &Facts, fits: impl Fn(&Event) -> bool) -> Option<&Event> {
             && event.type_.as_deref() == Some("Warning")
     });
     let at = |event: &&Event| {
+        // A repeated event is counted in its `series`; `eventTime` stays that of the first one.
         let last = event.series.as_ref().map(|series| series.last_observed_time.0);
         last.or_else(|| event.event_time.as_ref().map(|time| time.0))
     };
@@ -211,10 +214,12 @@ fn held(namespace: &str, lease: &Answer<Lease>, facts: &Facts) -> Finding {
         Ok(lease) => lease.spec.as_ref(),
     };
     let holder = lease.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+    // A leader that is told to end releases the Lease by removing its name from it.
     if holder.is_empty() {
         return finding(check, Status::Failed, "no operator holds it, so no device is flashed");
     }
     let renewed = lease.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
+    // 15 s is the operator's default (`--lease-duration-seconds`).
     let lasts = lease.and_then(|spec| spec.lease_duration_seconds).unwrap_or(15);
     match renewed.map(|renewed| seconds_since(renewed, facts.now)) {
         Some(age) if age > i64::from(lasts) => {
@@ -282,9 +287,11 @@ fn load_balancer(facts: &Facts) -> Finding {
     };
     let has_address = |service: &&k8s_openapi::api::core::v1::Service| {
         let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        // Some load balancers give an `ip`, others only a `hostname`.
         status.is_some_and(|status| status.ingress.as_ref().is_some_and(|all| !all.is_empty()))
     };
     let addressed_count = services.iter().filter(has_address).count();
+    // MetalLB has an API group of its own; other load balancers show only in the Services.
     let metal_lb = facts.groups.iter().flatten().any(|group| group == "metallb.io");
     match (addressed_count, services.len()) {
         (0, 0) if metal_lb => finding(check, Status::Ok, "MetalLB is installed"),

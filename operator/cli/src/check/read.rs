@@ -81,6 +81,7 @@ pub async fn facts(client: &Client, namespace: Option<&str>) -> Result<Facts, Fa
     for namespace in namespaces {
         let namespace_events: Answer<Vec<Event>> =
             list(&api(client, Some(&namespace)), &ListParams::default()).await?;
+        // Events only explain other findings, so a missing right to read them is none.
         events.extend(namespace_events.unwrap_or_default());
         let lease: Api<Lease> = Api::namespaced(client.clone(), &namespace);
         leases.push((namespace, answer(lease.get(LEASE).await)?));
@@ -124,12 +125,15 @@ async fn count(client: &Client) -> Result<Answer<i64>, Failure> {
     let instances: Api<Instance> = Api::all(client.clone());
     let first = answer(instances.list_metadata(&ListParams::default().limit(1)).await)?;
     Ok(first.map(|first| {
+        // The API server may leave the field out, as it does when nothing remains.
         let rest = first.metadata.remaining_item_count.unwrap_or_default();
         i64::try_from(first.items.len()).unwrap_or(i64::MAX).saturating_add(rest)
     }))
 }
 
 async fn schemas(client: &Client) -> Result<Answer<Value>, Failure> {
+    // Readable by each authenticated user (ClusterRole `system:discovery`), unlike
+    // CustomResourceDefinitions.
     let request = http::Request::get(published_path(GROUP, "v1alpha1")).body(Vec::new());
     let request = request.map_err(|error| unreachable(&error.to_string()))?;
     answer(client.request(request).await)

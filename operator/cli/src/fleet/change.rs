@@ -116,6 +116,7 @@ fn consequence<K: Workload>(before: &K, suspend: bool) -> String {
 async fn set_suspend<K: Workload>(place: &Place, name: &str, suspend: bool) -> Result<K, Failure> {
     // null removes the field, as it was before the pause.
     let value = if suspend { json!(true) } else { json!(null) };
+    // Without a resourceVersion: a pause must take effect whatever else changes at the same time.
     let patch = Patch::Merge(json!({"spec": {"suspend": value}}));
     let what = if suspend { "pause" } else { "resume" };
     let patched = place.api::<K>().patch(name, &Change::Stored.patching(), &patch).await;
@@ -159,6 +160,8 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
     ));
     let mut lines = Vec::new();
     for job in &jobs {
+        // All are deleted before the first wait, so that the Pods of several FlashJobs end at the
+        // same time.
         delete(&place, job).await?;
     }
     if command.timeout.is_none() {
@@ -209,6 +212,7 @@ async fn delete(place: &Place, job: &FlashJob) -> Result<(), Failure> {
         DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     match place.api::<FlashJob>().delete(&name, &parameters).await {
         Ok(_) => Ok(()),
+        // 404: it is gone. 409: the uid differs, so the confirmed FlashJob is gone too.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Err(error) => Err(place.refused::<FlashJob>("delete", &name, &error)),
     }

@@ -124,11 +124,13 @@ pub async fn instances(client: &Client, namespace: Option<&str>) -> kube::Result
         None => Api::all(client.clone()),
     };
     let mut instances = Vec::new();
+    // By pages, because a cluster may have 100,000 Instances.
     let mut page = ListParams::default().limit(PAGE);
     loop {
         let list = api.list(&page).await?;
         instances.extend(list.items.into_iter().map(|item| match item.0 {
             Ok(instance) => Instance::of(&instance),
+            // One object that cannot be decoded must not hide all others.
             Err(invalid) => Instance::unreadable(&invalid.metadata, &invalid.error),
         }));
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -145,8 +147,11 @@ pub async fn instances(client: &Client, namespace: Option<&str>) -> kube::Result
 pub async fn devices(client: &Client, namespace: Option<&str>) -> kube::Result<Vec<Device>> {
     let instances = instances(client, namespace).await?;
     let mut devices: Vec<Device> = instances.iter().map(Device::of).collect();
+    // Sorted first, so that the same one of two Instances is the duplicate in each call.
     devices
         .sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+    // Unshared Configurations on several nodes that see one device make an Instance of it for each
+    // node.
     let mut first: HashMap<String, String> = HashMap::new();
     for device in &mut devices {
         match first.get(&device.identity) {
@@ -169,6 +174,7 @@ pub async fn note_holders(
     client: &Client,
     devices: &mut [Device],
 ) -> Result<Option<String>, Failure> {
+    // The operator's configuration can let FlashJobs of one namespace flash devices of another.
     if let Some(jobs) = jobs(&Api::all(client.clone())).await? {
         note(&jobs, devices);
         return Ok(None);

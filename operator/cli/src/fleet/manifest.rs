@@ -62,6 +62,7 @@ pub fn decoded<K: DeserializeOwned>(path: &Path, mut object: Value) -> Result<K,
 fn unknown_field<K: DeserializeOwned>(object: &Value) -> Option<String> {
     let mut unknown = None;
     let read: Result<K, _> = serde_ignored::deserialize(object, |path| {
+        // serde_ignored writes `?` for an optional level, which no path in the file has.
         unknown.get_or_insert_with(|| path.to_string().replace(".?", ""));
     });
     // Another fault comes first.
@@ -100,6 +101,7 @@ fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text(path)?).map_err(|error| {
         Failure::usage(format!("{} is not YAML or JSON: {error}", path.display()))
     })?;
+    // Nothing between two `---`, or after the last one, is an empty document.
     let items = documents.into_iter().filter(|document| !document.is_null());
     Ok(items
         .flat_map(|document| match document.get("items").and_then(Value::as_array) {

@@ -60,6 +60,7 @@ pub fn pace(job: &FlashJob, first_count: Option<FirstCount>, now: Timestamp) -> 
         return unknown;
     };
     let elapsed = now.duration_since(from.at).as_secs_f64();
+    // The start may come from the operator's clock, so the difference can even be negative.
     if elapsed < 1.0 {
         return unknown;
     }

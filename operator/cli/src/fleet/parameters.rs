@@ -2,6 +2,8 @@
 
 use kube::api::{PatchParams, PostParams, ValidationDirective};
 
+// The same name in all versions: server-side apply removes only those fields that this manager set
+// before and now leaves out.
 /// Name of the field manager in the managed fields of FlashJobs and FlashRollouts.
 const MANAGER: &str = "kubectl-flashjob";
 
@@ -26,6 +28,8 @@ impl Change {
             field_manager: Some(MANAGER.to_owned()),
             dry_run: self == Self::DryRun,
             force,
+            // The default of the API server, `Warn`, reports unknown fields in a header of the
+            // response only.
             field_validation: Some(ValidationDirective::Strict),
         }
     }

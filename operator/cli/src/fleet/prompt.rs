@@ -52,6 +52,8 @@ impl Prompt {
                 Err(Failure::new(Code::Other, "InputLost", message))
             }
             None => {
+                // The cursor is still behind the question, where the message would continue its
+                // line.
                 write("\n")?;
                 let question = question.trim().trim_end_matches(':');
                 let message = format!("the input ended at {question:?}; {}", self.unfinished);

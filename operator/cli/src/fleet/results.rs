@@ -243,12 +243,16 @@ fn junit(job: &FlashJob, rows: &[Row]) -> Result<String, Failure> {
             "completed" => TestCaseStatus::success(),
             "failed" => {
                 let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+                // XML 1.0 (section 2.2) allows no control characters but tab and line ends, and
+                // the message may quote a device.
                 status.set_message(without_control_characters(detail));
                 if let Some(reason) = &row.reason {
                     status.set_type(reason.clone());
                 }
                 status
             }
+            // JUnit's error, not its failure: the report came too early, and the firmware is not
+            // at fault.
             "pending" | "active" | "verifying" => {
                 let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
                 status.set_message(format!("no result yet: {}", row.result));

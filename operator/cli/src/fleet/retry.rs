@@ -201,6 +201,8 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
         );
         return Err(Failure::new(Code::Unavailable, "NotSeen", message));
     };
+    // A uid that was removed from the spec stays in the status until the operator has observed
+    // that.
     let spec_uids: HashSet<&String> = job.spec.uuid.iter().collect();
     let failed: Vec<_> =
         status.failed_uuids.iter().filter(|uid| spec_uids.contains(uid)).cloned().collect();
@@ -226,6 +228,7 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
         );
         return Err(Failure::new(Code::Unavailable, "NothingToRetry", message));
     }
+    // `failedUUIDs` has all failed devices, `devices` at most 100 of them with their reasons.
     let unnamed = failed.len().saturating_sub(named.len());
     let notes = (unnamed > 0).then(|| {
         format!(
@@ -246,7 +249,11 @@ fn name(old: &FlashJob, number: u32) -> String {
     {
         stem = before.to_owned();
     }
+    // The name is the value of the label `app` of Pods and Services, which has at most 63
+    // characters.
     stem.truncate(LONGEST - suffix.len());
+    // Behind a dot the suffix would begin a part of the name with a dash, which RFC 1123 does not
+    // allow.
     format!("{}{suffix}", stem.trim_end_matches(['-', '.']))
 }
 
@@ -261,6 +268,8 @@ async fn create(
         job.metadata.name = Some(new_name.map_or_else(|| name(old, number), str::to_owned));
         match place.api::<FlashJob>().create(&change.posting(), &job).await {
             Ok(job) => return Ok(job),
+            // The API server decides which names are taken: somebody may retry the same FlashJob
+            // now.
             Err(kube::Error::Api(status)) if status.code == 409 && new_name.is_none() => {}
             Err(error) => {
                 let what = format!("create FlashJob {}/{}", place.namespace, job.name_any());

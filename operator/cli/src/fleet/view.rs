@@ -63,6 +63,8 @@ fn current(job: &FlashJob) -> FlashJobStatus {
     }
     let total = u32::try_from(job.spec.uuid.len()).unwrap_or(u32::MAX);
     let devices: Vec<_> = status.devices.into_iter().filter(DeviceStatus::is_locked).collect();
+    // Devices in flight of the previous run may no longer be in the spec, so there can be more of
+    // them than uids; `total - active` below must not underflow.
     let active = u32::try_from(devices.len()).unwrap_or(u32::MAX).min(total);
     FlashJobStatus {
         phase: status.phase,
@@ -78,6 +80,7 @@ fn current(job: &FlashJob) -> FlashJobStatus {
 
 /// Returns a progress bar.
 pub fn bar(done: u32, total: u32) -> String {
+    // A FlashRollout without a plan has no devices yet.
     let share = f64::from(done) / f64::from(total.max(1));
     // At most BAR, and never negative.
     #[expect(

@@ -71,11 +71,15 @@ pub async fn follow<K: Workload>(
     mut on_change: impl FnMut(&K),
 ) -> Result<K, Failure> {
     let events = watch_object(place.api::<K>(), name);
+    // Without a backoff the watcher repeats a failed list at once, and adds to the load of an API
+    // server that is already in trouble.
     let events = events.backoff(watcher::DefaultBackoff::default());
     let mut events = pin!(events);
     let deadline = follow.timeout.map(|timeout| Instant::now() + timeout);
     let mut screen = Screen::new(follow);
     let mut redraw = interval(REDRAW);
+    // The default, `Burst`, would redraw many times at once after the process was stopped by
+    // Ctrl-Z.
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last: Option<K> = None;
     let mut first_count = None;
@@ -98,8 +102,12 @@ pub async fn follow<K: Workload>(
                         None => last = Some(object),
                     }
                 }
+                // `watch_object` reports an object that never existed and one that was deleted by
+                // the same event; only an earlier state tells them apart.
                 Some(Ok(None)) if last.is_none() => return Err(place.missing::<K>(name)),
                 Some(Ok(None)) => return Err(deleted::<K>(&place.namespace, name)),
+                // The stream goes on after an error: the watcher lists again, for example after
+                // 410 Gone for a resourceVersion that etcd has compacted.
                 Some(Err(error)) => lasting::<K>(&error, place, name, last.is_some())?,
                 None => return Err(place.missing::<K>(name)),
             },
@@ -113,6 +121,7 @@ pub async fn follow<K: Workload>(
                     Some(object) => object,
                     None => at_once(place, name, follow.timeout).await?,
                 };
+                // An object that ended just before the deadline has not timed out.
                 let ended = end(&object, follow.until);
                 let ended = ended
                     .unwrap_or_else(|| Err(timed_out(follow.timeout, &object.line())));
@@ -137,6 +146,8 @@ async fn reached(deadline: Option<Instant>) {
 
 /// Returns the result with which an object in this state ends the watch; none if it does not.
 fn end<K: Workload>(object: &K, until: Until) -> Option<Result<(), Failure>> {
+    // Before `is_blocked`: a FlashJob that ended with failures also has the condition Stalled, so
+    // that kstatus evaluates it as Failed.
     if object.is_over() {
         return Some(Ok(()));
     }
@@ -161,9 +172,12 @@ fn lasting<K: Workload>(
         return Ok(());
     };
     match error {
+        // Waiting does not help: the credentials are not accepted, a right is missing, or the kind
+        // is not installed.
         kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404) => {
             Err(refused(&what, error))
         }
+        // A restart of the API server, or a connection that broke, must not end a watch of hours.
         _ if has_begun => Ok(()),
         _ => Err(refused(&what, error)),
     }
@@ -213,6 +227,8 @@ pub async fn wait_until_deleted(
             event = events.try_next() => match event {
                 Ok(Some(Some(_))) => {}
                 Ok(Some(None) | None) => return Ok(()),
+                // The FlashJob was read before, so the watch has begun: an error of the connection
+                // does not mean that the object is gone.
                 Err(error) => lasting::<FlashJob>(&error, place, name, true)?,
             },
             () = reached(deadline) => {
@@ -241,6 +257,8 @@ impl Screen {
     fn new(follow: Follow) -> Self {
         let terminal = match follow.output {
             FollowOutput::Details => Term::stdout(),
+            // Standard output has the result in a form for programs, which progress would make
+            // invalid.
             FollowOutput::Lines => Term::stderr(),
         };
         Self { terminal, follow, drawn: 0, line: String::new() }
@@ -248,6 +266,7 @@ impl Screen {
 
     /// Returns true if the view is redrawn in place.
     fn is_drawn(&self) -> bool {
+        // A terminal of the type `dumb` prints escape sequences as text.
         let is_dumb = std::env::var_os("TERM").is_some_and(|kind| kind == "dumb");
         self.follow.output == FollowOutput::Details && self.terminal.is_term() && !is_dumb
     }
@@ -259,6 +278,8 @@ impl Screen {
                 return Ok(());
             }
             let line = object.line();
+            // The operator writes the status up to once a second, often without an effect on this
+            // line.
             if line != self.line {
                 self.write(&format!("{line}\n"))?;
                 self.line = line;
@@ -286,6 +307,7 @@ impl Screen {
 
     fn write(&self, text: &str) -> Result<(), Failure> {
         match self.terminal.write_str(text) {
+            // A reader such as `head` closes the pipe once it has seen enough; that ends no watch.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(lost(&error)),
             _ => Ok(()),
         }

@@ -50,6 +50,8 @@ pub trait Workload:
 
     /// Returns true if the status is missing or older than the last change of the spec.
     fn is_behind(&self) -> bool {
+        // Until `observedGeneration` is `metadata.generation`, phase and conditions describe an
+        // older spec (Kubernetes API conventions, "Typical status properties").
         !self.has_status() || self.observed_generation() < self.meta().generation
     }
 

@@ -16,6 +16,8 @@ use crate::report::{Report, Rows};
 use crate::source::{ComponentSource, RegistryOptions, TrustOptions};
 use crate::written::{Existing, write};
 
+// Not wasm32-wasip2: there the standard library itself imports WASI, and the contract needs no
+// import but the log.
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Environment variable that names the linker of that target to cargo.
 const LINKER: &str = "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER";
@@ -116,6 +118,8 @@ impl Toolchain {
         let host =
             version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
         let tools = sysroot.join("lib/rustlib").join(host).join("bin");
+        // The usual linker of this target writes a core module; wasm-component-ld makes a
+        // component of it.
         let linker = std::env::var_os(LINKER)
             .or_else(|| Some(tools.join("wasm-component-ld").into_os_string()));
         let linker = linker.filter(|linker| Path::new(linker).is_file());
@@ -125,6 +129,8 @@ impl Toolchain {
                 &format!("it comes with Rust from rustup; or set {LINKER} to its path"),
             )
         })?;
+        // wasm-component-ld starts `wasm-ld`, which rustup installs in these folders and not on
+        // the PATH.
         let before = std::env::var_os("PATH").unwrap_or_default();
         let folders =
             [tools.join("gcc-ld"), tools].into_iter().chain(std::env::split_paths(&before));
@@ -144,6 +150,8 @@ impl Toolchain {
             "--profile",
             &command.profile,
         ]);
+        // The path of the artifact depends on the target folder, which cargo's configuration can
+        // move; its JSON says where it is. Diagnostics stay on standard error.
         cargo.arg("--message-format=json-render-diagnostics");
         cargo
             .args(command.locked.then_some("--locked"))
@@ -153,6 +161,7 @@ impl Toolchain {
             .env("PATH", &self.path)
             .env(FLAGS, flags(folder))
             .env_remove("CARGO_BUILD_TARGET");
+        // A signal drops this future; without `kill_on_drop` cargo would continue to build.
         cargo
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
@@ -202,6 +211,8 @@ fn flags(folder: &Path) -> OsString {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home =
         home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    // Cargo ignores RUSTFLAGS if CARGO_ENCODED_RUSTFLAGS is set, so the user's flags are carried
+    // over.
     let mut flags: Vec<String> = match (std::env::var(FLAGS), std::env::var("RUSTFLAGS")) {
         (Ok(flags), _) => flags.split('\x1f').map(str::to_owned).collect(),
         (_, Ok(flags)) => flags.split_whitespace().map(str::to_owned).collect(),
@@ -210,6 +221,7 @@ fn flags(folder: &Path) -> OsString {
     flags.retain(|flag| !flag.is_empty());
     flags.push(format!("--remap-path-prefix={}=/src", folder.display()));
     flags.extend(home.map(|home| format!("--remap-path-prefix={}=/cargo", home.display())));
+    // The separator of CARGO_ENCODED_RUSTFLAGS: a path with spaces stays within one flag.
     flags.join("\x1f").into()
 }
 

@@ -109,6 +109,7 @@ fn files(from: &Dir<'_>, to: &Path, filled: &impl Fn(&str) -> String) -> Vec<(Pa
     files.extend(from.files().map(|file| {
         let template = file.path().extension().is_some_and(|extension| extension == "in");
         let path = if template { file.path().with_extension("") } else { file.path().to_owned() };
+        // Under its real name it would take effect in this repository too.
         let path = if path == Path::new("gitignore") { PathBuf::from(".gitignore") } else { path };
         let text = file.contents_utf8().filter(|_| template).map(|text| filled(text).into_bytes());
         (to.join(path), text.unwrap_or_else(|| file.contents().to_owned()))
@@ -125,6 +126,7 @@ fn place(folder: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
             format!("{} already exists; name another folder with --directory", folder.display()),
         )
     };
+    // `exists` would follow a dangling link, and say that there is nothing.
     if folder.symlink_metadata().is_ok() {
         return Err(exists());
     }
@@ -132,6 +134,8 @@ fn place(folder: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
     let parent =
         folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(unwritable)?;
+    // Beside the target, so that one rename makes the folder appear with all its files or not at
+    // all.
     let draft = tempfile::Builder::new()
         .prefix(".flashjob-new-")
         .tempdir_in(parent)

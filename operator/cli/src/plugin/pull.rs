@@ -39,6 +39,7 @@ pub(super) async fn run(command: &Pull) -> Result<Report, Failure> {
     let last = repository.rsplit('/').next().unwrap_or(repository);
     let file = command.file.clone().unwrap_or_else(|| PathBuf::from(format!("{last}.wasm")));
     let source = ComponentSource::of(reference, &command.registry, &command.trust).await?;
+    // Before anything is written: a file that is left behind would be taken for a trusted one.
     let verified = source.verify().await?;
     let existing = if command.force { Existing::Replace } else { Existing::Keep };
     write(&file, verified.content(), existing)?;

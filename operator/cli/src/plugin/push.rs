@@ -60,6 +60,8 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     let file =
         ComponentSource::new(&command.file, &command.registry, &TrustOptions::default()).await?;
     let verified = file.verify().await?;
+    // Started before it is published: what the operator would refuse to load is found here, not on
+    // each cluster that pulls it.
     let plugin = match file
         .start(&verified)
         .await
@@ -89,6 +91,7 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     let registry =
         ComponentSource::of(to.clone(), &command.registry, &TrustOptions::default()).await?;
     let digest = registry.host.push((host, repository, tag), &artifact, registry.logins()).await?;
+    // By digest, because somebody can move the tag between the push and the signature.
     let pinned = format!("{host}/{repository}@{digest}");
     let mut rows = Rows::default();
     rows.row("pushed", &to)
@@ -113,6 +116,7 @@ fn suits_tag(plugin: &Plugin, tag: &str) -> Result<(), Failure> {
         Ok(tagged) if tagged != *version => {
             Err(Failure::usage(format!("the tag says {tag}, the plugin has version {version}")))
         }
+        // Tags such as `latest` are no versions, and say nothing that could be wrong.
         _ => Ok(()),
     }
 }
@@ -132,11 +136,13 @@ fn created() -> Result<Option<String>, Failure> {
 }
 
 fn annotations(command: &Push, file: &Path, plugin: Option<&Plugin>) -> BTreeMap<String, String> {
+    // `oras pull` writes only layers that have a title, and uses it as the name of the file.
     let title = file.file_name().map(|name| name.to_string_lossy().into_owned());
     let mut annotations: BTreeMap<String, String> =
         title.map(|title| (TITLE.to_owned(), title)).into_iter().collect();
     annotations
         .extend(plugin.map(|plugin| (VERSION.to_owned(), plugin.info().version.to_string())));
+    // Last, so that the command line can replace title and version.
     annotations.extend(command.annotations.iter().cloned());
     annotations
 }

@@ -57,6 +57,7 @@ pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
     let outcome = command.outcome.outcome(&case.request)?;
     let validated = plugin.measure_validate_settings(&case.request.settings).await;
     let mut answers = PluginAnswers { validated, built: None, objects: None, judged: None };
+    // The operator asks for no Pod while the settings are refused.
     if answers.validated.answer.is_ok() {
         answers.built = Some(plugin.measure_build(&case.request).await);
     }

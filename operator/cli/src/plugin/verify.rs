@@ -20,6 +20,7 @@ pub struct Verify {
 }
 
 pub(super) async fn run(command: &Verify) -> Result<Report, Failure> {
+    // Without a demand each component would pass, and exit code 0 would be taken as proof.
     if command.trust.demanded().is_none() && command.registry.config.is_none() {
         return Err(Failure::usage(
             "it is not specified whose signature is required; add --key cosign.pub, or \
@@ -28,6 +29,7 @@ pub(super) async fn run(command: &Verify) -> Result<Report, Failure> {
         ));
     }
     let reference = reference(&command.reference)?;
+    // The trust of a configuration does not apply to files either, so the check would always pass.
     if let Reference::File { path, .. } = &reference {
         let message = format!(
             "{} is a file, and signatures are kept in registries; name a reference",

@@ -41,6 +41,8 @@ pub async fn apply(
     ours: Option<&str>,
 ) -> Result<Option<FlashJob>, Failure> {
     let what = format!("apply FlashJob {}/{}", place.namespace, order.name);
+    // Each try reads again: a list of uids that was merged into an older state would drop the
+    // devices that somebody else has added since.
     for _ in 0..TRIES {
         let existing = read(place, &order.name).await?;
         if let Some(ours) = ours {
@@ -48,6 +50,8 @@ pub async fn apply(
         }
         let was_there = existing.is_some();
         let applied = match existing {
+            // POST, not server-side apply: if somebody else creates this name first, the answer is
+            // 409, and the next try adds the devices to theirs.
             None => create(place, order, batch, Change::Stored).await,
             Some(existing) => match merge(&existing, order, batch) {
                 Merged::Full => return Ok(None),
@@ -62,6 +66,8 @@ pub async fn apply(
         };
         match applied {
             Ok(job) => return Ok(Some(job)),
+            // A resourceVersion that is no longer the latest one, or a name that exists since the
+            // read.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             // Deleted after it was read: the next try starts from the new state.
             Err(kube::Error::Api(status)) if status.code == 404 && was_there => {}
@@ -79,6 +85,8 @@ pub async fn apply(
 /// It cannot take more devices.
 pub fn still_ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Result<(), Failure> {
     ours(existing, order, uid)?;
+    // The finalizer keeps a deleted FlashJob readable until its Pods are gone; the operator would
+    // never start devices that are added in that time.
     match existing.and_then(|existing| existing.metadata.deletion_timestamp.as_ref()) {
         None => Ok(()),
         Some(_) => {
@@ -143,12 +151,15 @@ fn with_parallelism(order: &Order, mut spec: Value) -> Value {
 /// Returns the patch of the spec that starts a FlashJob anew after its end: null removes fields
 /// that only the previous run had. A pause was set by a person, and stays.
 pub fn replacement(order: &Order, batch: &[String]) -> Value {
+    // A merge patch (RFC 7396) leaves fields that it does not name as they are, so each field of
+    // the previous run is named, with null to remove it.
     let spec = json!({
         "uuid": batch, "firmware": order.firmware.reference, "version": order.firmware.version,
         "flashjobPodImage": order.firmware.pod_image, "device": order.device,
         "applicationType": order.application, "hostEndpoint": null, "externalIP": null,
     });
     let mut spec = with_parallelism(order, spec);
+    // Otherwise `runID` stays: another firmware, version or image makes a new run by itself.
     if let Some(run) = &order.run {
         spec["runID"] = json!(run);
     }

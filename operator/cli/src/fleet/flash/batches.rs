@@ -66,7 +66,11 @@ pub async fn carry_out(
     style: ProgressStyle,
     interruption: &Interruption,
 ) -> Result<Report, Failure> {
+    // One point in time for the whole command: with a limit per batch, the total would grow with
+    // the number of batches.
     let deadline = pacing.timeout.map(|timeout| Instant::now() + timeout);
+    // The script filter_uuid.py always wrote this file, so the dialogue does too; with options a
+    // file is written only if `--file` names one.
     let path = path.or((style == ProgressStyle::Dialogue).then(|| Path::new(FILE)));
     let Left { existing, uids: remaining_uids, note, .. } =
         read_remaining_devices(place, &order).await?;
@@ -79,6 +83,8 @@ pub async fn carry_out(
     if let Some(paused) = existing.as_ref().filter(|existing| existing.is_suspended()) {
         eprintln!("Note: FlashJob {}/{} {}", place.namespace, order.name, paused_words(paused));
     }
+    // A FlashJob has at most `MOST` uids, so the API server would refuse a larger batch; `chunks`
+    // panics for 0.
     let batches: Vec<&[String]> =
         remaining_uids.chunks(pacing.batch_size.clamp(1, MOST)).collect();
     let (stem, mut number) = (order.name.clone(), 1);
@@ -101,6 +107,8 @@ pub async fn carry_out(
             match applied.map_err(|failure| ended(failure, &order, after, remaining_uids.len()))? {
                 Some(job) => break job,
                 None => {
+                    // The FlashJob is full: the CustomResourceDefinition allows 4,096 uids, so a
+                    // larger fleet continues in `<name>-2`, `<name>-3` and so on.
                     number += 1;
                     order.name = format!("{stem}-{number}");
                     job_uid = None;
@@ -110,6 +118,8 @@ pub async fn carry_out(
         let uid = job_uid.insert(job.uid().unwrap_or_default());
         after += batch.len();
         let rest = remaining_uids.len() - after;
+        // The batch is stored now, so an interruption no longer leaves everything as it was: the
+        // message has to name the FlashJob that continues.
         let mut goes_on = going_on(&job, rest, &order);
         interruption.says(&goes_on);
         if let Some(path) = path {
@@ -137,11 +147,15 @@ pub async fn carry_out(
             output: FollowOutput::Lines,
             all: false,
         };
+        // Somebody may pause or resume the FlashJob meanwhile; the message at a signal says how to
+        // continue in its present state.
         let on_change = |job: &FlashJob| {
             goes_on = going_on(job, rest, &order);
             interruption.says(&goes_on);
         };
         let followed = watch::follow(place, &order.name, follow, on_change).await;
+        // The watch may have opened after somebody replaced the FlashJob by another of the same
+        // name, whose results say nothing about this batch.
         let followed = followed.and_then(|job| ours(Some(&job), &order, uid).map(|()| job));
         let job = followed.map_err(|failure| {
             let failure = match failure.reason {
@@ -152,8 +166,11 @@ pub async fn carry_out(
             ended(failure, &order, after, remaining_uids.len())
         })?;
         let failed = failed(&job, batch);
+        // Batches of one FlashJob share its status, so only its latest state is reported.
         jobs.retain(|other| other.name_any() != job.name_any());
         jobs.push(job);
+        // Firmware that fails on one batch is likely to fail on the next ones too. After the last
+        // batch nothing is left to stop, and the report has the failure of the FlashJob.
         if failed > 0 && !is_last && !pacing.keep_going {
             return Ok(status::report(&jobs).failing(Some(stopped(count, failed, batch, rest))));
         }
@@ -165,9 +182,12 @@ pub async fn carry_out(
             delay => format!("The next batch follows after {}", duration::in_words(delay)),
         })?;
         let next = Instant::now() + pacing.delay;
+        // The limit holds in a delay too: a delay of an hour must not outlast a limit of a minute.
         let next = deadline.map_or(next, |deadline| deadline.min(next));
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
+            // A deletion in the delay would otherwise be noticed only when the next batch is
+            // applied.
             deletion = watch::wait_until_deleted(place, &order.name, None) => {
                 let failure = deletion.err().unwrap_or_else(|| {
                     watch::deleted::<FlashJob>(&order.namespace, &order.name)
@@ -203,6 +223,8 @@ pub async fn read_remaining_devices(place: &Place, order: &Order) -> Result<Left
     let existing = read(place, &order.name).await?;
     let uids: Vec<String> =
         without_result(existing.as_ref(), order).into_iter().cloned().collect();
+    // Refused before the user is asked, not after the answer. `apply` decides again, because the
+    // FlashJob may change until then.
     if let Some(Merged::Refused(cause)) =
         existing.as_ref().map(|existing| merge(existing, order, &uids))
     {
@@ -212,6 +234,7 @@ pub async fn read_remaining_devices(place: &Place, order: &Order) -> Result<Left
     let done = order.targets.len() - uids.len();
     let ordered_uids: Vec<String> =
         order.targets.iter().map(|target| target.uid.clone()).collect();
+    // `failedUUIDs` may still be those of an earlier run; `done` is 0 then.
     let failed = match done {
         0 => 0,
         _ => existing.as_ref().map_or(0, |existing| failed(existing, &ordered_uids)),
@@ -327,6 +350,8 @@ impl Left {
             sentences.push_str(&format!(" Left out: {done} with a result already."));
         }
         if let Some(existing) = &self.existing {
+            // The status has results of one run only: a new run replaces results that somebody may
+            // still need.
             if !is_same_run(existing, order) {
                 sentences.push_str(&format!(
                     " Its results of {} version {} are replaced.",
@@ -353,6 +378,8 @@ fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
         true => format!("; it is paused: {}", resuming(job)),
         false => String::new(),
     };
+    // `--again` makes a new `runID` at each call, so repeating it would also flash again the
+    // devices that have finished.
     let without = if order.run.is_some() { " without --again" } else { "" };
     let rest = match rest {
         0 => String::new(),

@@ -50,6 +50,7 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
     let takes = |device: &Device| command.takes(device) && filter.takes(device);
     let devices: Vec<Device> = devices.into_iter().filter(takes).collect();
     if devices.is_empty() {
+        // Success and the two lines of the script, for programs that know the script.
         print("No instances found matching the criteria.\nNo matching instances found.")?;
         return Ok(Report::new(String::new(), json!({"devices": []})));
     }
@@ -107,6 +108,7 @@ fn not_retrieved(words: &str, failure: Failure) -> Result<Failure, Failure> {
     print(&format!(
         "Error accessing Kubernetes API: {words}\nFailed to retrieve Akri instances."
     ))?;
+    // The exit code of the script is 1.
     Ok(Failure { code: Code::Other, ..failure })
 }
 
@@ -159,6 +161,7 @@ fn numbers(text: &str, count: usize) -> Result<Vec<usize>, String> {
     let mut numbers = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let number = part.parse().ok().filter(|number| *number < count);
+        // A number that is dropped silently is a device that is not flashed.
         let number = number.ok_or_else(|| {
             format!("{part:?} is not a number from 0 to {}; nothing was selected.", count - 1)
         })?;
@@ -199,6 +202,7 @@ async fn firmware(
     };
     let (pod_image, size) = prompt.ask_until(&question, read).await?;
     let mut version = command.version.clone().unwrap_or_else(|| VERSION.to_owned());
+    // The script asked no such question, so piped answers have no line for it.
     if Prompt::is_terminal() {
         let question =
             format!("Enter the version that the devices report afterwards [{version}]: ");

@@ -80,6 +80,8 @@ async fn plan(
 ) -> Result<Vec<Planned>, Failure> {
     let (stem, mut done) = (order.name.clone(), Vec::new());
     let (mut before, mut after) = (existing.clone(), existing);
+    // Batch by batch, as they would be applied: a FlashJob that becomes full is then continued
+    // under the same name as without the dry run.
     for batch in uids.chunks(pacing.batch_size.clamp(1, MOST)) {
         after = loop {
             let Some(job) = &after else { break Some(order.job(batch)) };
@@ -111,6 +113,8 @@ impl Planned {
         let checked = match &self.before {
             None => create(place, order, uids, Change::DryRun).await,
             Some(before) => {
+                // The patches that would be applied, so that the API server validates the same
+                // change.
                 let spec: Value = match is_same_run(before, order) {
                     true => addition(order, uids),
                     false => replacement(order, uids),

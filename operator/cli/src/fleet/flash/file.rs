@@ -33,6 +33,8 @@ struct Metadata {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec<'a> {
+    // Written as null if absent, as the script did. The API server accepts an explicit null,
+    // because these fields are `nullable`.
     application_type: &'a Option<String>,
     device: &'a Option<String>,
     #[serde(rename = "externalIP")]

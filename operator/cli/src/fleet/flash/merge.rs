@@ -28,6 +28,8 @@ pub enum Merged {
 /// guards are not compared with the devices: results must not be lost for that.
 pub fn is_same_run(existing: &FlashJob, order: &Order) -> bool {
     let run = |spec: &flashjob_api::FlashJobSpec| spec.effective().ok().map(|spec| spec.run);
+    // The order is laid over the stored spec: fields for which `flash` has no option, such as
+    // `settings`, are part of the run too.
     let ordered_run = run(&order.over(existing.spec.clone()));
     ordered_run.is_some() && ordered_run == run(&existing.spec)
 }
@@ -49,10 +51,14 @@ pub fn merge(existing: &FlashJob, order: &Order, batch: &[String]) -> Merged {
         return Merged::Refused("is being deleted; wait until it is gone".to_owned());
     }
     if is_same_run(existing, order) {
+        // A uid that `spec.uuid` names twice makes the whole spec invalid, and the operator would
+        // start no device at all.
         let existing_uids: HashSet<&String> = existing.spec.uuid.iter().collect();
         let new: Vec<&String> = batch.iter().filter(|uid| !existing_uids.contains(uid)).collect();
         let uids_to_add: HashSet<&String> = new.iter().copied().collect();
         let added = order.targets.iter().filter(|target| uids_to_add.contains(&target.uid));
+        // Only devices that are new: those of the FlashJob were added under its guards, and must
+        // not prevent that others are added.
         if let Some(cause) = unfit(existing, &added.collect::<Vec<_>>()) {
             return Merged::Refused(cause);
         }
@@ -62,6 +68,7 @@ pub fn merge(existing: &FlashJob, order: &Order, batch: &[String]) -> Merged {
             false => Merged::Added(all),
         };
     }
+    // An object without a uid exists only in a dry run, so no operator is at work on it.
     match existing.is_over() || existing.uid().is_none() {
         true => Merged::Replaced,
         false => {
@@ -83,6 +90,7 @@ type Bound = (&'static str, Option<String>, fn(&Target, &str) -> bool);
 fn unfit(existing: &FlashJob, added: &[&Target]) -> Option<String> {
     let spec = existing.spec.effective().ok()?;
     let bounds: [Bound; 3] = [
+        // An endpoint in the spec is valid with exactly one uid, so no device can be added.
         ("spec.hostEndpoint", spec.host_endpoint, |_, _| false),
         ("spec.device", spec.device, |target, value| is_kind(target.kind.as_deref(), value)),
         ("spec.applicationType", spec.application_type, |target, value| {
@@ -109,6 +117,8 @@ fn unfit(existing: &FlashJob, added: &[&Target]) -> Option<String> {
 
 /// Returns true for a device of this type, in any spelling.
 fn is_kind(is: Option<&str>, device_type: &str) -> bool {
+    // The operator's own type compares without case and dashes; a guard that it cannot parse is
+    // compared as text.
     let kind = |text: &str| text.parse::<DeviceType>().ok();
     is.is_some_and(|is| {
         is.eq_ignore_ascii_case(device_type)

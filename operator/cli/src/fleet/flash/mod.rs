@@ -34,6 +34,7 @@ pub async fn run(
 ) -> Result<Report, Failure> {
     interruption.says("nothing was applied");
     if command.is_dialogue() {
+        // The questions are on standard output, where a program expects nothing but JSON or YAML.
         if output != Output::Table {
             return Err(Failure::usage(
                 "the dialogue has no -o; name devices and --firmware by options instead",
@@ -48,6 +49,7 @@ pub async fn run(
              command asks for them",
         ));
     };
+    // The whole namespace is flashed only if `--all` says so, not because a filter was forgotten.
     if command.filter.is_empty() && command.reported_version.is_none() && !command.all {
         return Err(Failure::usage(
             "which devices? --type, --application, --node, --uid, --property, --reported-version, \
@@ -85,8 +87,12 @@ pub async fn run(
 }
 
 async fn chosen(command: &Flash, place: &Place) -> Result<Chosen, Failure> {
+    // The namespace of the FlashJob: the operator flashes devices of other namespaces only where
+    // its configuration allows that.
     let devices = inventory::devices(&place.client, Some(&place.namespace)).await;
     let mut devices = devices.map_err(|error| refused("list Akri's Instances", &error))?;
+    // Akri gives a device that missed one scan a new uid, so a list of uids becomes outdated.
+    // Flashing only the others would hide that.
     if let Some(uid) = command.filter.unmatched(&devices) {
         return Err(devices::no_such_uid(uid));
     }

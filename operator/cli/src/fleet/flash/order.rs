@@ -8,6 +8,7 @@ use flashjob_rules::flashjob::grants::is_image;
 use crate::fleet::inventory::Device;
 use crate::number::number;
 
+// Both limits are those of the CustomResourceDefinition.
 /// Largest number of uids in one FlashJob.
 pub const MOST: usize = 4096;
 
@@ -84,6 +85,7 @@ impl Order {
             uuid: uids.to_vec(),
             device: self.device.clone(),
             application_type: self.application.clone(),
+            // An endpoint and an address of the previous run were meant for its devices.
             host_endpoint: None,
             external_ip: None,
             ..self.over(spec)
@@ -96,7 +98,10 @@ impl Order {
             firmware: self.firmware.reference.clone(),
             version: self.firmware.version.clone(),
             flashjob_pod_image: self.firmware.pod_image.clone(),
+            // Not part of the run, and somebody may have changed it in the FlashJob meanwhile.
             parallelism: self.parallelism.or(spec.parallelism),
+            // A `runID` that disappears is another run too, and would flash finished devices
+            // again.
             run_id: self.run.clone().or(spec.run_id),
             ..spec
         }
@@ -145,6 +150,7 @@ impl Chosen {
 /// Returns the value that all have in common; none if one differs or is missing.
 fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
     let mut values = values;
+    // A guard that one of these devices does not match would fail it as DeviceTypeMismatch.
     let first = values.next()?.clone()?;
     let same = |value: &Option<String>| {
         value.as_ref().is_some_and(|value| value.eq_ignore_ascii_case(&first))
@@ -155,6 +161,8 @@ fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String
 /// Parses a firmware reference, version or image: no white space, no control characters.
 pub fn word(text: &str) -> Result<String, String> {
     let text = text.trim();
+    // The patterns in the CustomResourceDefinition refuse the same characters, but an API server
+    // quotes the pattern instead of saying what is wrong.
     if text.is_empty() || text.chars().any(|letter| letter.is_whitespace() || letter.is_control())
     {
         return Err(match text {

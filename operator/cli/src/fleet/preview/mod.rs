@@ -35,6 +35,7 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     let place = if offline { None } else { Some(command.scope.place().await?) };
     let mut subject = subject::read(command, place.as_ref()).await?;
     let mut notes = subject.notes.clone();
+    // No device starts before the registry has answered, and here nobody asks it.
     if subject.job.spec.firmware_policy.take().is_some() {
         notes.push(
             "spec.firmwarePolicy: the preview does not query the firmware's registry; the \

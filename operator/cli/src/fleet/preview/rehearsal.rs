@@ -97,12 +97,16 @@ impl<'a> Rehearsal<'a> {
         for other in &subject.other_jobs {
             world.see_job(Job::of(other.clone()));
         }
+        // What other FlashJobs flash now is locked in the operator too, and devices of this one
+        // wait for it.
         world.lock_what_is_stored();
         Ok(Self {
             world,
             job: subject.job.clone(),
             plugins,
             address,
+            // Kubernetes stores times without fractions, and planned values are compared with
+            // stored ones.
             now: whole_seconds(Timestamp::now()),
             version: 1,
             objects: BTreeMap::new(),
@@ -149,6 +153,8 @@ impl<'a> Rehearsal<'a> {
 
     /// Stores the FlashJob, as the API server would.
     fn store(&mut self, status: Option<FlashJobStatus>) {
+        // The cache of the rules takes an object of the same or a lower resourceVersion for a late
+        // response, and ignores it.
         self.version += 1;
         self.job.metadata.resource_version = Some(self.version.to_string());
         if status.is_some() {

@@ -73,6 +73,7 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
 /// Resets a FlashJob as if it started now, with these devices only.
 fn begin(job: &mut FlashJob, uids: &[String]) -> Result<(), Failure> {
     job.status = None;
+    // A paused FlashJob would show nothing but that it is paused.
     job.spec.suspend = None;
     job.metadata.deletion_timestamp = None;
     job.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);

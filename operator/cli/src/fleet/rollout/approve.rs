@@ -74,6 +74,7 @@ async fn approve(
     target: &Target,
     run: Option<&str>,
 ) -> Result<(FlashRollout, Verdict), Failure> {
+    // A merge patch replaces the whole list (RFC 7396), so each try adds to the list as it is now.
     for _ in 0..TRIES {
         let rollout: FlashRollout = place.read(&target.name).await?;
         let verdict = judge(&rollout, &target.batch, run)?;
@@ -96,6 +97,7 @@ async fn approve(
             Ok(stored) if is_approved(&stored, &verdict.batch, &verdict.run) => {
                 return Ok((stored, verdict));
             }
+            // An API server with an older definition drops the field, and answers with success.
             Ok(_) => {
                 let field = "spec.approvals";
                 return Err(dropped::<FlashRollout>(place, "approve", &target.name, field));
@@ -157,6 +159,8 @@ fn judge(
 ) -> Result<Verdict, Failure> {
     let (name, status) = (full_name(rollout), status(rollout));
     let refused = |reason, message: String| Err(Failure::new(Code::Other, reason, message));
+    // An approval names its run, so that it never lets other firmware start than the one that was
+    // reviewed. The run of an older status is therefore not used.
     let Some(now) = status.run.clone().filter(|_| is_of_this_run(rollout)) else {
         let message = format!(
             "FlashRollout {name}: the operator has not started the run that the spec requests, so \
@@ -165,6 +169,7 @@ fn judge(
         );
         return refused("NotSeen", message);
     };
+    // A new run may have begun since the person has looked at the batch.
     if let Some(run) = run.filter(|run| *run != now) {
         let message =
             format!("FlashRollout {name}: the run is {now}, not {run}; nothing was changed");

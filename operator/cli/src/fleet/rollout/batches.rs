@@ -122,6 +122,8 @@ impl Gates<'_> {
             return Ok(place);
         }
         let next = batches.len() + 1;
+        // The operator forms this batch without being asked; only a batch in the spec can demand
+        // an approval.
         if name_or_number == REST || name_or_number.parse() == Ok(next) {
             batches.push(BatchSpec { name: REST.to_owned(), ..BatchSpec::default() });
             return Ok(next - 1);
@@ -136,6 +138,7 @@ impl Gates<'_> {
 
 /// Returns the index of a batch by its name, else by its number from 1.
 pub fn position(name_or_number: &str, names: &[&str]) -> Option<usize> {
+    // The name first, as a batch may have a number as its name.
     let by_name = names.iter().position(|name| *name == name_or_number);
     by_name.or_else(|| {
         let number: usize = name_or_number.parse().ok()?;

@@ -113,6 +113,7 @@ pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Repor
     prompt::confirm(&question, command.yes).await?;
     let mut lines = Vec::new();
     for rollout in &rollouts {
+        // The value has no meaning; it only has to differ from all earlier ones.
         let value = format!("retry-{}", Timestamp::now());
         let stored = patch(&place, "retry", rollout, &json!({"retry": value})).await?;
         if stored.spec.retry.as_ref() != Some(&value) {
@@ -164,6 +165,8 @@ async fn patch(
     rollout: &FlashRollout,
     spec: &Value,
 ) -> Result<FlashRollout, Failure> {
+    // Without the resourceVersion: each write of the status changes it, and no other change
+    // contradicts this one.
     let patch = Patch::Merge(json!({"metadata": {"uid": rollout.uid()}, "spec": spec}));
     let name = rollout.name_any();
     let api = place.api::<FlashRollout>();

@@ -138,6 +138,8 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
     object["metadata"]["namespace"] = json!(place.namespace);
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     object["spec"] = Value::Object(command.spec(&object)?);
+    // The state before decides what the change means: a new run, or other settings of the current
+    // one.
     let existing = existing(&place, &name).await?;
     // A dry run on the API server validates the object before the user is asked.
     let force = command.force_conflicts;
@@ -157,6 +159,8 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
     prompt::confirm(&question(&consequence, &would), command.yes).await?;
     interruption
         .says(format!("it may already be stored; {} shows it", command_for("status", &would)));
+    // Nothing of the dry run is reused: the object may have changed while the user read the
+    // question, and server-side apply decides again.
     let stored = apply(&place, &name, &object, Change::Stored, force).await?;
     let done = if existing.is_some() { "configured" } else { "created" };
     let next = match stored.is_suspended() {
@@ -188,7 +192,11 @@ async fn apply(
         let failure = place.refused::<FlashRollout>("apply", name, &error);
         let kube::Error::Api(status) = &error else { return failure };
         let hint = match status.code {
+            // A conflict of field managers: unlike a stale resourceVersion, it stays however often
+            // the request is repeated.
             409 => "change it with the tool that set it, or take it over with --force-conflicts",
+            // Server-side apply answers a field that is unknown or of the wrong type with 400 or
+            // 500 (failed to create typed patch object), not with 422.
             400 | 422 | 500 => {
                 "correct what the message names; kubectl explain flashrollout.spec describes each \
                  field"
@@ -216,6 +224,7 @@ impl Create {
             }),
         };
         for part in ["metadata", "spec"] {
+            // In YAML a key without a value is null.
             if !object[part].is_object() {
                 object[part] = json!({});
             }
@@ -263,10 +272,13 @@ impl Create {
         });
         set(&mut spec, "onFailure", on_failure);
         set(&mut spec, "parallelism", self.parallelism);
+        // An empty list would remove the windows of the file, and let devices start at any time.
         set(&mut spec, "windows", Some(&self.window).filter(|windows| !windows.is_empty()));
         set(&mut spec, "blackouts", Some(&self.blackout).filter(|windows| !windows.is_empty()));
         set(&mut spec, "groupBudget", self.group_budget.as_ref());
         set(&mut spec, "minVersion", self.min_version.as_ref());
+        // Only true is written: false, the value of an option that is not given, would replace a
+        // true of the file.
         set(&mut spec, "allowDowngrade", self.allow_downgrade.then_some(true));
         set(&mut spec, "runID", self.run_id.as_ref());
         Ok(spec)
@@ -318,9 +330,12 @@ enum Consequence {
 impl Consequence {
     fn of(existing: Option<&FlashRollout>, would: &FlashRollout) -> Result<Self, Failure> {
         let Some(existing) = existing else { return Ok(Self::Created) };
+        // Both come from the API server, so neither has fields that the definition lacks.
         if existing.spec == would.spec {
             return Ok(Self::Nothing);
         }
+        // The fingerprint by which the operator decides too, so the question does not promise
+        // anything else.
         let run =
             |rollout: &FlashRollout| rollout.spec.effective().ok().map(|spec| spec.fingerprint);
         if run(existing) == run(would) {

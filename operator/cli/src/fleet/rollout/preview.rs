@@ -85,6 +85,8 @@ impl Preview {
         place.namespace =
             manifest::namespace(&self.scope, written.as_deref(), place.namespace.clone())?;
         rollout.metadata.namespace = Some(place.namespace.clone());
+        // A file from `kubectl get` has the status of the run in the cluster, whose plan would be
+        // shown instead of one for this spec.
         rollout.status = None;
         Ok(rollout)
     }
@@ -137,6 +139,8 @@ fn plan(
     let spec = Rollout::of(rollout.clone()).spec;
     let spec = spec.map_err(|fault| Failure::usage(format!("FlashRollout {name}: {fault}")))?;
     let known_run = status(rollout).run.filter(|_| is_of_this_run(rollout));
+    // The order of the devices follows from a hash of run and device, and only the operator names
+    // a run.
     let run = known_run.as_deref().unwrap_or(NO_RUN);
     let selectable = devices.iter().map(Device::selectable);
     let Planned { batches, left_out, .. } = members::plan(&spec, run, namespace, selectable)

@@ -58,6 +58,7 @@ pub struct Selection {
 impl Selection {
     /// Returns true if no option selects devices.
     pub fn is_empty(&self) -> bool {
+        // Exclusions do not count: they only leave devices out, and an empty selector is refused.
         !self.all && self.conditions() == DeviceConditions::default()
     }
 
@@ -111,6 +112,8 @@ fn some(values: &[String]) -> Option<Vec<String>> {
 
 /// Returns one requirement for each property.
 fn requirements(named: &[(String, String)]) -> Option<Vec<PropertyRequirement>> {
+    // All requirements must hold and a property has one value, so two requirements for one key
+    // would match no device.
     let mut values: BTreeMap<&String, Vec<String>> = BTreeMap::new();
     for (key, value) in named {
         values.entry(key).or_default().push(value.clone());

@@ -16,6 +16,7 @@ pub fn status(rollout: &FlashRollout) -> FlashRolloutStatus {
 /// Returns true if the status is that of the run that the spec asks for.
 pub fn is_of_this_run(rollout: &FlashRollout) -> bool {
     let fingerprint = rollout.spec.effective().ok().map(|spec| spec.fingerprint);
+    // An invalid spec has no fingerprint; it must not equal a status that has none either.
     fingerprint.is_some() && status(rollout).fingerprint == fingerprint
 }
 
@@ -27,6 +28,7 @@ pub fn is_paused(rollout: &FlashRollout) -> bool {
 /// Returns the name of the batch that waits for its approval, if there is one.
 pub fn awaited_approval(rollout: &FlashRollout) -> Option<String> {
     let status = rollout.status.as_ref()?;
+    // In another phase, such as Paused, an approval alone lets no batch start.
     if status.phase != Some(RolloutPhase::Waiting) || !is_of_this_run(rollout) {
         return None;
     }

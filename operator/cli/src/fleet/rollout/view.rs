@@ -26,6 +26,7 @@ const SHOWN: usize = 10;
 
 /// Returns the number of devices that have a result.
 pub fn results(counts: &RolloutCounts) -> u32 {
+    // Absent and regressed devices are counted on their own, not as completed or failed.
     counts.completed + counts.failed + counts.skipped + counts.absent + counts.regressed
 }
 
@@ -96,6 +97,7 @@ pub fn line(rollout: &FlashRollout) -> String {
 
 /// Returns the command that lets the rollout continue; none if nobody has to act.
 fn to_do(rollout: &FlashRollout) -> Option<String> {
+    // A status that is older than the spec could ask for what somebody has just done.
     if rollout.is_over() || rollout.is_behind() {
         return None;
     }
@@ -130,6 +132,8 @@ pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
     }
     lines.push(progress(&status));
     lines.extend(times(&status, frame.now));
+    // Devices of the superseded run finish first; until then the status is that of the old run,
+    // though the operator has observed the spec.
     if !rollout.is_behind() && !is_of_this_run(rollout) {
         lines.push("The spec requests a new run, which has not started yet.".to_owned());
     }
@@ -177,6 +181,7 @@ fn progress(status: &FlashRolloutStatus) -> String {
 
 /// Returns the time between two instants in words.
 pub fn between(from: Timestamp, to: Timestamp) -> String {
+    // Negative if the clock of this machine is behind the operator's; that is shown as 0.
     duration::in_words(Duration::try_from(to.duration_since(from)).unwrap_or_default())
 }
 
@@ -270,6 +275,8 @@ fn batches(rollout: &FlashRollout, status: &FlashRolloutStatus, now: Timestamp) 
 /// Returns the soak or the approval of a batch in words.
 fn note(rollout: &FlashRollout, batch: &BatchStatus, run: &str, now: Timestamp) -> String {
     match (batch.state, &batch.soak_until) {
+        // The operator ends the soak at its next reconciliation, so the time may have passed
+        // already.
         (BatchState::Soaking, Some(until)) if until.0 > now => {
             format!("soaks for {} more", between(now, until.0))
         }

@@ -29,6 +29,8 @@ impl Workload for FlashRollout {
     }
 
     fn is_blocked(&self) -> bool {
+        // A status that is older than the spec may still have the pause that somebody has just
+        // ended.
         let Some(status) = self.status.as_ref().filter(|_| !self.is_behind()) else {
             return false;
         };

@@ -99,6 +99,7 @@ impl Case {
             device.nodes.clone(),
             properties,
         );
+        // An endpoint that Akri does not report can only come from `spec.hostEndpoint`.
         let overriding =
             device.endpoint.as_deref().filter(|endpoint| instance.endpoint() != Some(endpoint));
         let spec = json!({
