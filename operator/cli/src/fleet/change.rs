@@ -174,7 +174,9 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
         );
     }
     for job in &jobs {
-        watch::wait_until_deleted(&place, &job.name_any(), command.timeout).await?;
+        let uid = job.uid();
+        watch::wait_until_deleted(&place, &job.name_any(), uid.as_deref(), command.timeout)
+            .await?;
         lines.push(format!("{} deleted", resource(job)));
     }
     Ok(changed(&jobs, &lines, "deleted"))

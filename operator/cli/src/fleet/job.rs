@@ -28,10 +28,14 @@ impl Workload for FlashJob {
     }
 
     fn is_blocked(&self) -> bool {
-        let holds = |kind| {
-            self.status.as_ref().is_some_and(|status| condition::holds(&status.conditions, kind))
+        // A status that is older than the spec may still have the pause that somebody has just
+        // ended.
+        let Some(status) = self.status.as_ref().filter(|_| !self.is_behind()) else {
+            return false;
         };
-        holds(condition::SUSPENDED) || holds(condition::STALLED)
+        [condition::SUSPENDED, condition::STALLED]
+            .iter()
+            .any(|kind| condition::holds(&status.conditions, kind))
     }
 
     fn failure(&self) -> Option<Failure> {

@@ -209,13 +209,15 @@ async fn at_once<K: Workload>(
     }
 }
 
-/// Waits until a FlashJob no longer exists.
+/// Waits until the FlashJob with this uid no longer exists; without a uid, until none of this name
+/// exists.
 ///
 /// # Errors
 /// The timeout is reached, or the API server rejects the watch.
 pub async fn wait_until_deleted(
     place: &Place,
     name: &str,
+    uid: Option<&str>,
     timeout: Option<Duration>,
 ) -> Result<(), Failure> {
     let events = watch_object(place.api::<FlashJob>(), name);
@@ -225,6 +227,10 @@ pub async fn wait_until_deleted(
     loop {
         tokio::select! {
             event = events.try_next() => match event {
+                // A new FlashJob of this name took its place.
+                Ok(Some(Some(found))) if uid.is_some() && found.uid().as_deref() != uid => {
+                    return Ok(());
+                }
                 Ok(Some(Some(_))) => {}
                 Ok(Some(None) | None) => return Ok(()),
                 // The FlashJob was read before, so the watch has begun: an error of the connection

@@ -188,7 +188,7 @@ pub async fn carry_out(
             () = tokio::time::sleep_until(next) => {}
             // A deletion in the delay would otherwise be noticed only when the next batch is
             // applied.
-            deletion = watch::wait_until_deleted(place, &order.name, None) => {
+            deletion = watch::wait_until_deleted(place, &order.name, None, None) => {
                 let failure = deletion.err().unwrap_or_else(|| {
                     watch::deleted::<FlashJob>(&order.namespace, &order.name)
                 });
