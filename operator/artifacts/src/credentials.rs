@@ -37,6 +37,8 @@ impl Credentials {
 #[must_use]
 pub(crate) fn canonical_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
+    // With and without its default port, a host is the same registry, and so has the same
+    // password.
     let host = host.strip_suffix(":443").unwrap_or(&host);
     if DOCKER_HUB.contains(&host) { DOCKER_HUB[0].to_owned() } else { host.to_owned() }
 }
@@ -127,6 +129,7 @@ fn place_of(key: &str) -> (String, String) {
 /// one label of the host, as in the kubelet.
 fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> {
     let (key_host, key_path) = place_of(key);
+    // A wildcard must not match a dot: *.example.com would otherwise match hosts of any depth.
     let labels = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
     let (key_labels, host_labels) = (labels(&key_host), labels(host));
     let same_host = key_labels.len() == host_labels.len()
@@ -159,6 +162,8 @@ pub fn parse_docker_config_json(
     let (_, _, entry) = entry.ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
     let incomplete = || CredentialsError::Incomplete(host.to_owned());
     let non_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
+    // `docker login` writes the identity token beside an `auth` without password, so it comes
+    // first.
     if let Some(password) = non_empty(entry.identitytoken) {
         return Ok(Credentials { username: IDENTITY_TOKEN.to_owned(), password });
     }
@@ -171,6 +176,7 @@ pub fn parse_docker_config_json(
         .decode(non_empty(entry.auth).ok_or_else(incomplete)?)
         .map_err(|_| incomplete())?;
     let auth = String::from_utf8(auth).map_err(|_| incomplete())?;
+    // Only the first colon separates: a password may contain more (RFC 7617, section 2).
     match auth.split_once(':') {
         Some((username, password)) if !username.is_empty() && !password.is_empty() => {
             Ok(Credentials { username: username.to_owned(), password: password.to_owned() })

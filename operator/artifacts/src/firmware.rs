@@ -34,6 +34,7 @@ impl Platform {
     /// `ESP32S3`.
     #[must_use]
     pub fn is_for(&self, device_type: &str) -> bool {
+        // Akri, build tools and people write the same chip as ESP32-S3, esp32_s3 and esp32s3.
         let normalized_name = |text: &str| text.to_ascii_lowercase().replace(['-', '_'], "");
         self.system == SYSTEM
             && normalized_name(&self.architecture) == normalized_name(device_type)
@@ -86,6 +87,8 @@ pub async fn platform_of_image(
     let config = layer_of(&manifest.config, &reference.to_string(), CONFIG_BYTES)?;
     let bytes = source.blob(&config).await?;
     let platform = |Configuration { os: system, architecture }| Platform { system, architecture };
+    // oras and similar tools push an artifact with an empty configuration, which names no
+    // platform.
     Ok(serde_json::from_slice(&bytes).ok().map(platform))
 }
 
@@ -116,6 +119,7 @@ pub async fn look_up(
     let (digest, bytes) = source.manifest_bytes(&tag_or_digest, expected, MANIFEST_BYTES).await?;
     let parsed: OciManifest = serde_json::from_slice(&bytes)
         .map_err(|error| form(format!("its manifest cannot be read: {error}")))?;
+    // Builders write an index even for one platform, and a plain manifest without one.
     let platforms = match parsed {
         OciManifest::Image(manifest) => {
             let platform = platform_of_image(source, &manifest, reference).await?;
@@ -179,6 +183,7 @@ pub async fn verify(
         }
         match trust::check(reference, digest, trust, false, &signatures) {
             Ok(signed) => return Ok(signed),
+            // The refusal of the index is reported, because that is what people sign.
             Err(error) => refusal = refusal.or(Some(error)),
         }
     }

@@ -85,10 +85,13 @@ impl FromStr for Reference {
                 "its tag is not 1 to 128 letters, digits, dots, dashes and underscores",
             );
         }
+        // There is no implied tag `latest`: what runs must be named.
         if tag.is_none() && digest.is_none() {
             return invalid("it has neither a tag nor a digest");
         }
         if layout.is_some() {
+            // Trust patterns match the path as text, so two spellings of one folder must not
+            // differ.
             let is_normalized =
                 |path: &str| path.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
             return match name.strip_prefix('/') {
@@ -103,6 +106,8 @@ impl FromStr for Reference {
         let Some((host, repository)) = name.split_once('/') else {
             return invalid("it names no host");
         };
+        // Docker takes such a name for a repository on Docker Hub; here a forgotten host is an
+        // error.
         if !host.contains(['.', ':']) && host != "localhost" {
             return invalid("its host has neither a dot nor a port");
         }
@@ -115,6 +120,7 @@ impl FromStr for Reference {
             );
         }
         Ok(Self::Registry {
+            // DNS ignores case, but trust patterns are compared byte by byte.
             host: host.to_ascii_lowercase(),
             repository: repository.to_owned(),
             tag,
@@ -160,6 +166,7 @@ impl Reference {
     #[must_use]
     pub fn name(&self) -> Option<String> {
         match self {
+            // Tag and digest are not part of the name: trust is in a repository and its signers.
             Self::Registry { host, repository, .. } => Some(format!("{host}/{repository}")),
             Self::Layout { path, .. } => Some(format!("{LAYOUT}{}", path.display())),
             Self::File { .. } => None,

@@ -134,9 +134,12 @@ impl<'a> Repository<'a> {
         let response = self.follow_manifest(response, expected, &what).await?;
         let is_page = is_page(&response);
         let bytes = self.body(response, &what, limit).await?;
+        // This precedes the comparison of digests, which would report a login page as tampering.
         if is_page {
             return Err(html_instead(&what));
         }
+        // The header Docker-Content-Digest is only what the server claims; the digest of the
+        // received bytes decides.
         let digest = Digest::of(&bytes);
         if expected.is_some_and(|expected| *expected != digest) {
             return Err(RegistryError::Tampered { what, actual: digest });
@@ -150,6 +153,8 @@ impl<'a> Repository<'a> {
         match error {
             RegistryError::NotFound { .. } => true,
             RegistryError::Access { .. } => self.credentials.is_none(),
+            // Other bytes under a known digest are final: a tampered mirror must be noticed and
+            // not passed over.
             error => error.is_transient(),
         }
     }
@@ -157,6 +162,7 @@ impl<'a> Repository<'a> {
     /// Returns the full name of a tag or digest for messages.
     #[must_use]
     pub fn what(&self, reference: &str) -> String {
+        // Only a digest contains a colon; the distribution specification allows none in a tag.
         let separator = if reference.contains(':') { '@' } else { ':' };
         format!("{}/{}{separator}{reference}", self.host, self.name)
     }
@@ -203,6 +209,8 @@ impl<'a> Repository<'a> {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
+        // A token is valid for one scope and for minutes, so a 401 can also follow requests that
+        // succeeded.
         self.authorize(&response, &outgoing, what).await?;
         // Do not send a rejected password again: some registries lock an account for that.
         if self.authorization == sent {
@@ -218,6 +226,8 @@ impl<'a> Repository<'a> {
         what: &str,
         path: &str,
     ) -> Result<Response, RegistryError> {
+        // Registries redirect manifests that have moved; the caller decides whether the target may
+        // be used.
         if response.status().is_redirection() && path.starts_with("manifests/") {
             return Ok(response);
         }
@@ -235,6 +245,8 @@ impl<'a> Repository<'a> {
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 Err(self.access(&what, status))
             }
+            // No other status means absence: an artifact whose signatures cannot be read must not
+            // count as unsigned.
             StatusCode::NOT_FOUND => Err(self.has_no(&what)),
             status => {
                 let retry_after = retry_after::read(response.headers(), SystemTime::now());
@@ -270,6 +282,8 @@ impl<'a> Repository<'a> {
                 request = request.header(RANGE, format!("bytes={first}-{last}"))
             }
         }
+        // The client's own timeout of 300 s is for small requests; a blob on a slow line takes
+        // longer.
         if let Some(time) = outgoing.time {
             request = request.timeout(time);
         }
@@ -282,6 +296,7 @@ impl<'a> Repository<'a> {
     fn unreachable(&self, error: &reqwest::Error) -> RegistryError {
         let first: &(dyn std::error::Error + 'static) = error;
         let causes = || std::iter::successors(Some(first), |error| error.source());
+        // reqwest puts the reason several sources deep; its own text only names the URL.
         let message = match causes().find_map(advice_on_certificate) {
             Some(advice) => advice.to_owned(),
             None => causes().map(ToString::to_string).collect::<Vec<_>>().join(": "),
@@ -309,6 +324,7 @@ impl<'a> Repository<'a> {
         into: &mut impl Receive,
     ) -> Result<(), RegistryError> {
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            // Content-Length may be absent or wrong, so the bytes that arrive are counted.
             if into.at() + chunk.len() > limit {
                 return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
             }
@@ -362,8 +378,11 @@ pub fn image_manifest(bytes: &[u8], what: &str) -> Result<OciImageManifest, Regi
 /// The layer is larger than the limit, or the manifest has no valid size or digest.
 pub fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
+    // The image specification's size is a signed 64-bit number, so a manifest can hold a negative
+    // one.
     let size = usize::try_from(layer.size)
         .map_err(|_| form(format!("its layer has the invalid size {}", layer.size)))?;
+    // The manifest is small, so a layer that is too large is rejected before any of it is fetched.
     if size > limit {
         return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
     }

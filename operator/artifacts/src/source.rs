@@ -109,6 +109,8 @@ impl<'a> Source<'a> {
         match &mut self.0 {
             Place::Registry(mirrored) => mirrored.blob_start(layer, most).await,
             Place::Layout(layout) => {
+                // The whole file is read to check its digest, which a registry's partial answer
+                // does not allow.
                 let mut blob = layout.blob(&layer.digest, layer.size).await?;
                 blob.truncate(most);
                 Ok(blob)

@@ -99,6 +99,8 @@ pub fn check(
     allow_unsigned_file: bool,
     signatures: &[Signature],
 ) -> Result<bool, TrustError> {
+    // A digest in the operator's configuration already names the exact bytes, and a file has no
+    // repository that a pattern could match.
     if let Reference::File { digest: beside, .. } = reference {
         let named = beside.is_some() || allow_unsigned_file;
         return if named {
@@ -112,6 +114,7 @@ pub fn check(
             check_signatures(digest, pattern, cosign, signatures).map(|()| true)
         }
         Some(TrustEntry { allow_unsigned: true, .. }) => Ok(false),
+        // Fail closed: an empty policy allows nothing.
         _ => Err(TrustError::NothingMatches(reference.to_string())),
     }
 }
@@ -122,8 +125,11 @@ fn check_signatures(
     cosign: &CosignTrust,
     signatures: &[Signature],
 ) -> Result<(), TrustError> {
+    // The key files are read at every check, so that a replaced key counts without a restart.
     let signers = Signers::read(cosign)?;
     let counts = |signature: &&Signature| cosign.forms.contains(&signature.form());
+    // Anybody with write access to the repository can attach a bad signature, so one of them must
+    // not invalidate a good one.
     let findings: Vec<Finding> = signatures
         .iter()
         .filter(counts)
@@ -140,6 +146,7 @@ fn check_signatures(
     let (digest, entry) = (digest.clone(), entry.to_owned());
     match cosign.require {
         RequiredKeys::Any if !signed.is_empty() => return Ok(()),
+        // With an empty list of keys nothing would be missing; the second condition fails closed.
         RequiredKeys::All if missing.is_empty() && !signed.is_empty() => return Ok(()),
         RequiredKeys::All if !signed.is_empty() => {
             let missing = missing.join(", ");
@@ -156,6 +163,7 @@ fn check_signatures(
     {
         return Err(error);
     }
+    // Signatures in other forms are only fetched to explain the refusal; they never count.
     match signatures.iter().find(|signature| !counts(signature)) {
         Some(signature) => {
             Err(TrustError::FormNotAllowed { digest, form: signature.form(), entry })
@@ -174,6 +182,7 @@ fn signed_by(finding: &Finding) -> &[usize] {
 pub fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a TrustEntry> {
     let name = reference.name()?;
     let matching = trust.iter().filter(|entry| matches(&entry.pattern, &name));
+    // Two matching entries never tie: the configuration check rejects equal literal prefixes.
     matching.max_by_key(|entry| literal_prefix(&entry.pattern).len())
 }
 
@@ -184,6 +193,8 @@ pub fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a T
 pub fn fingerprint(entry: &TrustEntry) -> Digest {
     // The paths come from text, so serializing them cannot fail.
     let mut decisive = serde_json::to_vec(entry).unwrap_or_default();
+    // A mounted Secret replaces the key under an unchanged path, so the path alone does not
+    // suffice.
     for file in entry.cosign.iter().flat_map(CosignTrust::files) {
         let content = std::fs::read(file).map(|bytes| Digest::of(&bytes));
         // An unreadable file accepts no signature, and counts as different content.
@@ -199,6 +210,7 @@ pub(crate) fn literal_prefix(pattern: &str) -> &str {
 
 fn matches(pattern: &str, name: &str) -> bool {
     if let Some(prefix) = pattern.strip_suffix("/**") {
+        // The slash keeps `host/team/**` from matching `host/team-of-others/plugin`.
         return name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
     }
     if let Some(prefix) = pattern.strip_suffix("/*") {

@@ -82,6 +82,7 @@ pub fn variables<'a>(
     error: &clap::Error,
     mut words: impl Iterator<Item = &'a str>,
 ) -> Vec<(String, String)> {
+    // clap's errors name the option only, but plugins set variables.
     let mut command = Arguments::command();
     command.build();
     let Some(way) = words.find_map(|word| command.find_subcommand(word)) else {
@@ -110,6 +111,7 @@ pub fn variables<'a>(
 fn filled(argument: Arg) -> Arg {
     let value = argument.get_env().and_then(std::env::var_os);
     match value.is_some_and(|value| value.is_empty()) {
+        // A plugin may set a variable empty, and clap would parse that as a value.
         true => argument.env(None::<&'static str>),
         false => argument,
     }

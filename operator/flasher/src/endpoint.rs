@@ -30,6 +30,7 @@ impl Endpoint {
     /// The text is not a path.
     pub fn at(&self, path: &str) -> Result<Url, AttemptFailure> {
         let is_own = |url: &Url| url.authority() == self.0.authority();
+        // `//other/x` begins with a slash, too, but names another host (RFC 3986, section 4.2).
         let url = self.0.join(path).ok().filter(|url| path.starts_with('/') && is_own(url));
         url.ok_or_else(|| {
             let message = format!("{path:?} is not a path; expected one such as /update");
@@ -66,6 +67,7 @@ fn read(scheme: &str, text: &str) -> Result<Url, AttemptFailure> {
         Err(_) => text.to_owned(),
     };
     let is_endpoint = |url: &Url| {
+        // A user name in the text could disguise the host: in a@b, the host is b.
         let named = url.host_str().is_some_and(|host| !host.is_empty());
         named && url.path() == "/" && url.query().is_none() && url.username().is_empty()
     };

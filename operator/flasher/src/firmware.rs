@@ -100,12 +100,15 @@ async fn fetch_untimed(pull: &Pull) -> Result<Firmware, AttemptFailure> {
             (digest, manifest)
         }
     };
+    // The signature is over a manifest, so it is verified before any layer is fetched.
     let signed = verify(&mut source, &reference, &access, &[&top, &digest]).await?;
     // If several layers have the same file, the last one counts, as in any image.
     for layer in manifest.layers.iter().rev() {
         let layer = layer_of(layer, &reference.to_string(), LAYER_BYTES).map_err(unavailable)?;
         let layer = source.blob(&layer).await.map_err(unavailable)?;
+        // Only one layer is in memory at a time: the Pod's memory limit must hold the largest one.
         if let Some(File { name, bytes }) = extract(layer, &reference)? {
+            // A transfer of no bytes would seem successful.
             if bytes.is_empty() {
                 return Err(broken(&reference, &format!("its file {name} is empty")));
             }
@@ -171,12 +174,15 @@ async fn verify(
     access: &Access,
     digests: &[&Digest],
 ) -> Result<bool, AttemptFailure> {
+    // Without a policy, signatures are not demanded; an existing but broken policy is an error
+    // before.
     if access.trust.is_empty() {
         return Ok(false);
     }
     let verified = firmware::verify(source, reference, &access.trust, digests).await;
     verified.map_err(|error| {
         let code = match &error {
+            // A registry that fails says nothing about the signature, so this is retried.
             UnverifiedFirmware::Signatures { .. } => Code::FirmwareUnavailable,
             UnverifiedFirmware::Trust { .. } => Code::FirmwareNotTrusted,
         };

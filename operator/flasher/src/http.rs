@@ -49,6 +49,8 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     let firmware = Arc::new(firmware::fetch(&options.pull).await?);
     let (Firmware { digest, name, signed, .. }, size) = (&*firmware, firmware.size());
     tracing::info!(%digest, file = name, bytes = size, signed, "firmware fetched");
+    // The baseline is read after the fetch, which may take minutes: it must be that of the
+    // transfer.
     let before = match &version {
         Some(version) => Some(version.read().await?),
         None => None,
@@ -76,6 +78,8 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     };
     let proven = match version.filter(|_| is_new) {
         Some(version) => {
+            // Without an answer it is unknown whether the device has all of it, so a signal must
+            // not end the wait with that claim.
             if has_answered {
                 stage.send_replace(Stage::Delivered(size));
             }
@@ -152,6 +156,7 @@ async fn upload(
             tracing::info!(%error, "the firmware was sent, but the device did not answer");
             Ok(false)
         }
+        // Once bytes were sent, the state of the device is unknown, whatever the error.
         Err(error) if progress.bytes() > 0 => Err(AttemptFailure {
             bytes: Some(progress.bytes()),
             ..AttemptFailure::new(Code::TransferBroken, "the transfer failed").because(error)
@@ -199,6 +204,8 @@ impl<'a> Version<'a> {
         let status = answer.status();
         if !status.is_success() {
             let message = format!("device answers {status} at {}", self.url);
+            // A 4xx repeats itself, for example a wrong path or password; a 5xx may be a device
+            // that is starting.
             let code =
                 if status.is_client_error() { Code::DeviceRefused } else { Code::DeviceBusy };
             return Err(AttemptFailure::new(code, message));
@@ -206,6 +213,8 @@ impl<'a> Version<'a> {
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
             bytes.extend_from_slice(&chunk);
+            // A wrong path may answer with an endless stream, for which the timeout alone allows
+            // megabytes.
             if bytes.len() > ANSWER_BYTES {
                 break;
             }
@@ -227,6 +236,7 @@ impl<'a> Version<'a> {
         let answer: Value = serde_json::from_slice(answer).ok()?;
         match answer.pointer(self.pointer)? {
             Value::String(text) => Some(text.clone()),
+            // Some devices report a build number instead of text.
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         }

@@ -67,6 +67,7 @@ impl Stage {
 
     /// Leaves the stage `Preparing`, at most once.
     fn follow(stage: &watch::Sender<Self>, next: Self) -> bool {
+        // Comparison and change happen under one lock: a signal and the first byte can coincide.
         stage.send_if_modified(|stage| {
             let is_first = *stage == Self::Preparing;
             if is_first {

@@ -18,7 +18,9 @@ pub(crate) async fn listen(
 ) -> Result<TcpListener, AttemptFailure> {
     let listener = match address {
         Some(address) => TcpListener::bind((address, port)).await,
+        // On Linux an IPv6 socket for all addresses also accepts IPv4, so one socket serves both.
         None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            // A port in use must not be hidden by a socket that only some of the devices reach.
             Err(error) if error.kind() != ErrorKind::AddrInUse => {
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
             }

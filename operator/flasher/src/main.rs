@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 /// Handles a command line that is invalid or requests help. The termination message names the
 /// variable that is at fault.
 fn unread(error: &clap::Error) -> ExitCode {
+    // Help and version are no failed attempt, so they write no termination message.
     if !error.use_stderr() {
         error.exit();
     }
@@ -83,6 +84,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, AttemptFailure> {
         AttemptFailure::new(Code::BadConfiguration, "cannot install signal handlers")
             .because(error)
     };
+    // As process 1 of a container the program ignores signals for which it has no handler.
     let mut terminated = signal(SignalKind::terminate()).map_err(unusable)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unusable)?;
     let stage = watch::channel(Stage::Preparing).0;
@@ -111,6 +113,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, AttemptFailure> {
         tracing::info!("received a signal to end; finishing the transfer first");
     }
     tokio::select! {
+        // A result that is ready is more precise than the interruption.
         biased;
         ended = &mut flash => ended,
         // The device continues by itself, and the next attempt reads the version that it runs.

@@ -135,7 +135,9 @@ pub fn message(ended: &Result<Sent, AttemptFailure>, took: Duration) -> Value {
         Ok(sent) => (json!("Sent"), sent.message.clone(), Some(sent.bytes)),
         Err(failure) => (json!(failure.code), failure.to_string(), failure.bytes),
     };
+    // The kubelet truncates a longer message, and the plugin could not parse JSON without its end.
     let end = words.floor_char_boundary(MESSAGE_BYTES - FRAME_BYTES);
+    // A failure proves nothing, whatever had been read back before it.
     let proven = ended.as_ref().is_ok_and(|sent| sent.proven);
     json!({
         "code": code, "message": &words[..end], "bytes": bytes,

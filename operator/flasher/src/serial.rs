@@ -47,6 +47,8 @@ pub async fn flash(
     let (Firmware { digest, name, signed, .. }, size) = (&firmware, firmware.size());
     tracing::info!(%digest, file = name, bytes = size, signed, "firmware fetched");
     let image = Image::read(firmware, options)?;
+    // The port is opened before the thread starts, so that a second handle can restart the chip
+    // even if the thread hangs.
     let Opened { port, usb, mut restart } = port::open(options)?;
     let written = Arc::new(AtomicU64::new(0));
     let (steps, receiver) = watch::channel(Step::Connecting);
@@ -61,6 +63,7 @@ pub async fn flash(
     };
     let thread = tokio::task::spawn_blocking(move || attempt.run(port));
     let ended = watched(thread, receiver, options, stage).await;
+    // However the attempt ended, the chip may still be in its loader, where it runs no firmware.
     let restarted = restart.now();
     match (ended, restarted) {
         (Err(failure), _) => {
@@ -105,6 +108,7 @@ async fn watched(
 ) -> Result<Sent, AttemptFailure> {
     let port = options.port.display();
     loop {
+        // Each answer of the chip sends the step again, which restarts its timeout.
         let step = *receiver.borrow_and_update();
         match tokio::time::timeout(step.limit(options), receiver.changed()).await {
             Ok(Ok(())) => {}
@@ -158,6 +162,7 @@ impl Attempt {
         let mut flasher = self.connect(port)?;
         let (chip, place) = (flasher.chip(), self.options.port.display().to_string());
         chip::check(&mut flasher, &self.image, &self.options)?;
+        // In Secure Download Mode the ROM does not execute the command that returns the MD5.
         let is_locked = flasher.secure_download_mode();
         let (size, offset) = (self.image.size, self.options.offset);
         let name = format!("{} of {}", self.image.name, self.image.digest);
@@ -168,6 +173,7 @@ impl Attempt {
             );
             return Ok(Sent { bytes: 0, proven: false, message });
         }
+        // The thread cannot be cancelled, so it asks before the first change whether it still may.
         if !Stage::begin(&self.stage) {
             return Err(AttemptFailure::new(Code::Interrupted, "the attempt has already ended"));
         }
@@ -209,10 +215,13 @@ impl Attempt {
                 Ok(flasher) => return Ok(flasher),
                 Err(failed) => *failed,
             };
+            // Another chip stays another chip; only lost bytes are worth a new attempt.
             if attempts == CONNECTS || is_final(&error) {
                 return Err(chip::failed(&self.options, error));
             }
             tracing::info!(%error, "the chip was not detected; trying again");
+            // The failed attempt may have raised the speed, and a restarted ROM loader answers at
+            // the first one.
             connection.set_baud(first).map_err(|error| chip::failed(&self.options, error))?;
             port = connection.into_serial();
         }
@@ -262,6 +271,7 @@ impl<'a> Progress<'a> {
     fn reach(&mut self, bytes: u64) {
         let total = self.attempt.image.size;
         let bytes = bytes.min(total);
+        // Read by the async side for the message, if this thread hangs.
         self.attempt.written.store(bytes, Ordering::Relaxed);
         self.attempt.steps.send_replace(Step::Writing);
         let percent = bytes * 100 / total.max(1);
@@ -285,6 +295,7 @@ impl ProgressCallbacks for Progress<'_> {
         self.reach(self.begin + segment * block as u64 / self.blocks);
     }
 
+    // The MD5 of a segment takes the chip seconds, in which no block is written.
     fn verifying(&mut self) {
         self.attempt.steps.send_replace(Step::Writing);
     }

@@ -45,6 +45,7 @@ pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, 
         (Some(port), _) => port.display().to_string(),
         (None, endpoint) => host_and_port(endpoint.as_deref().unwrap_or_default(), PORT)?,
     };
+    // The image is read and checked before the device is contacted, so a bad one changes nothing.
     let firmware = firmware::fetch(&options.pull).await?;
     let (Firmware { digest, name, signed, .. }, size) = (&firmware, firmware.size());
     tracing::info!(%digest, file = name, bytes = size, signed, "firmware fetched");
@@ -83,6 +84,7 @@ impl Image {
             broken("not an MCUboot image; sign it with imgtool").because(error)
         })?;
         let (requested_version, image_version) =
+            // imgtool writes 1.2.3+4 for the version that devices report as 1.2.3.4.
             (options.device_version.replace('+', "."), info.version.to_string());
         if !requested_version.is_empty() && requested_version != image_version {
             let message = format!(
@@ -122,11 +124,15 @@ impl Attempt {
             );
             return Ok(Sent { bytes: 0, proven: false, message });
         }
+        // An earlier attempt may have ended between restart and confirmation; only the latter is
+        // missing.
         if active.is_some_and(|slot| self.image.is_in(slot)) {
             tracing::info!("the device already runs this image");
             self.begin()?;
             drop(device);
         } else {
+            // An upload would overwrite the other slot, which has the only confirmed image to
+            // revert to.
             if active.is_some_and(|slot| !slot.confirmed) {
                 let message = format!(
                     "device {} is testing another image that is not confirmed; it can be updated \
@@ -157,6 +163,7 @@ impl Attempt {
     /// restarts.
     fn swap(&self, device: MCUmgrClient, slots: &[ImageState]) -> Result<(), AttemptFailure> {
         self.begin()?;
+        // An earlier attempt may have uploaded it, and an upload takes minutes on a serial line.
         if !slots.iter().any(|slot| self.image.is_in(slot)) {
             self.upload(&device)?;
         }
@@ -171,6 +178,7 @@ impl Attempt {
     /// Sends one request to restart. A second request could reach the device when it already runs
     /// the new image, and the boot loader reverts an image that restarts before it is confirmed.
     fn restart(&self, device: &MCUmgrClient) -> Result<(), AttemptFailure> {
+        // The client would otherwise repeat the request by itself after a lost answer.
         device.set_retries(0);
         match device.os_system_reset(false, None) {
             // Some devices restart before they answer, and a request may be lost.
@@ -197,6 +205,8 @@ impl Attempt {
         let uploaded =
             device.image_upload(&self.image.bytes, number, None, false, Some(&mut progress));
         uploaded.map_err(|error| match error {
+            // An error response is the device's decision, which a retry repeats; all else is the
+            // line's.
             error @ MCUmgrClientError::ExecuteError(ExecuteError::ErrorResponse(_)) => {
                 self.refused("the upload", error)
             }
@@ -214,6 +224,8 @@ impl Attempt {
         let mut asked_at = Instant::now();
         loop {
             std::thread::sleep(LOOK);
+            // Each look connects anew: the USB serial port of a device disappears while it
+            // restarts.
             let answer = self.connect().and_then(|device| Ok((self.slots(&device)?, device)));
             let words = match answer {
                 Ok((slots, device)) => {
@@ -226,6 +238,8 @@ impl Attempt {
                         let runs = active.map_or("another image", |slot| slot.version.as_str());
                         return Err(self.reverted(runs));
                     }
+                    // The request may have been lost. The image is still pending, so a second one
+                    // is safe.
                     if asked_at.elapsed() >= self.options.answer_timeout {
                         self.restart(&device)?;
                         asked_at = Instant::now();
@@ -251,6 +265,8 @@ impl Attempt {
         let slots = device
             .image_set_state(None, true)
             .map_err(|error| self.refused("to confirm the new image", error))?;
+        // The request confirms whichever image runs, so the answer must show that it is the new
+        // one.
         let stays =
             slots.iter().any(|slot| slot.active && slot.confirmed && self.image.is_in(slot));
         match stays {
@@ -265,6 +281,8 @@ impl Attempt {
     fn slots(&self, device: &MCUmgrClient) -> Result<Vec<ImageState>, AttemptFailure> {
         let slots = device.image_get_state().map_err(|error| self.unreachable(error))?;
         let number = self.options.image_number;
+        // A device with several cores can have slots of several images, each of which swaps on its
+        // own.
         Ok(slots.into_iter().filter(|slot| slot.image == number).collect())
     }
 

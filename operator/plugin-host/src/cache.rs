@@ -17,6 +17,7 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub fn open(folder: &Path) -> std::io::Result<Self> {
+        // The folder may be an empty volume, as after each start of a Pod with emptyDir.
         for part in ["blobs", "tags", "signatures", "compiled"] {
             std::fs::create_dir_all(folder.join(part))?;
         }
@@ -26,6 +27,8 @@ impl Cache {
     /// Returns a manifest or component by its digest.
     pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
         let bytes = std::fs::read(self.blob_path(digest)).ok()?;
+        // A damaged entry is fetched again, in place of an error that somebody would have to
+        // repair.
         (Digest::of(&bytes) == *digest).then_some(bytes)
     }
 
@@ -46,6 +49,7 @@ impl Cache {
     /// load verifies them.
     pub fn signatures(&self, repository: &str, digest: &Digest) -> Vec<Signature> {
         let bytes = std::fs::read(self.signatures_path(repository, digest)).unwrap_or_default();
+        // Signatures that cannot be read count as none cached, so the registry is asked for them.
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
@@ -62,6 +66,7 @@ impl Cache {
     /// were hashed.
     pub fn compiled(&self, digest: &Digest, engine: &str) -> Option<Vec<u8>> {
         let mut code = std::fs::read(self.compiled_path(digest, engine)).ok()?;
+        // The file is read only once: it could change between hashing and loading.
         let begin = code.iter().position(|byte| *byte == b'\n')? + 1;
         let expected: Digest =
             std::str::from_utf8(&code[..begin]).ok()?.trim_end().parse().ok()?;
@@ -87,6 +92,8 @@ impl Cache {
     }
 
     fn tag_path(&self, reference: &str) -> PathBuf {
+        // A reference has slashes and may exceed the 255 bytes of a file name, so its digest is
+        // the name.
         self.folder.join("tags").join(Digest::of(reference.as_bytes()).hex())
     }
 
@@ -100,12 +107,14 @@ fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
+    // Nothing is synced to disk: an entry that a power failure truncates fails its hash.
     file.persist(path)?;
     Ok(())
 }
 
 /// Returns a key that distinguishes the compiled code of incompatible engines.
 pub(crate) fn engine_key(engine: &wasmtime::Engine) -> String {
+    // Its algorithm may change between Rust versions; then everything is compiled once more.
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     format!("{:016x}", hasher.finish())

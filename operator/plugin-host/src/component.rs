@@ -111,12 +111,14 @@ pub(crate) fn component_layer(
 ) -> Result<Layer, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
     let manifest = image_manifest(manifest, what)?;
+    // The CNCF's layout has exactly one layer; of several it would be ambiguous which one is run.
     let [layer] = manifest.layers.as_slice() else {
         return Err(form(format!(
             "it has {} layers, expected one with the component",
             manifest.layers.len()
         )));
     };
+    // The config's type is not checked: oras writes an empty one unless told otherwise.
     if !COMPONENT_TYPES.contains(&layer.media_type.as_str()) {
         return Err(form(format!(
             "its layer has media type {}, expected {}",

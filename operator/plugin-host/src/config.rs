@@ -84,6 +84,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     let number: u64 = number
         .parse()
         .map_err(|_| serde::de::Error::custom(format!("{text:?} is not a duration")))?;
+    // Saturates, as an absurd value means no limit and must not wrap around to a short one.
     Ok(Duration::from_millis(number.saturating_mul(factor)))
 }
 
@@ -116,6 +117,8 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let number: usize =
         number.parse().map_err(|_| serde::de::Error::custom(format!("{text:?} is not a size")))?;
     number
+        // Unlike for a duration, a wrapped or saturated size could reserve all memory, so it is an
+        // error.
         .checked_mul(1 << shift)
         .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is too large")))
 }
@@ -138,6 +141,7 @@ fn invalid(field: &str, message: &str) -> Result<(), InvalidField> {
 }
 
 fn check_limits(limits: &Limits) -> Result<(), InvalidField> {
+    // The number of concurrent calls is the quotient of the two, which must be at least one.
     if limits.memory == 0 || limits.total_memory < limits.memory {
         return invalid(
             "limits.totalMemory",

@@ -106,6 +106,7 @@ impl Engine {
         let mut linker = Linker::new(&engine);
         contract::add_to_linker(&mut linker).map_err(start)?;
         wasi::add_to_linker(&mut linker).map_err(start)?;
+        // Without a ticker the epoch stands still, and a busy call would never reach its timeout.
         tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
         let places = Semaphore::new(usize::from(places));
         let compilations = Semaphore::new(1);
@@ -139,6 +140,8 @@ impl Engine {
                     &self.limits,
                 )
                 .await?;
+                // Writing to the cache needs little memory, so the next compilation does not wait
+                // for it.
                 drop(turn);
                 if let Err(error) = cache.put_compiled(verified.digest(), &self.key, &code) {
                     tracing::warn!(
@@ -155,9 +158,13 @@ impl Engine {
 
     /// Loads compiled code, and rejects a component that does not fit the contract.
     fn admit(&self, code: &[u8], name: &str) -> Result<Compiled, EngineError> {
+        // A component that needs more than a place of the pool is rejected here, and not at every
+        // call.
         let component = load(&self.engine, code)
             .map_err(|error| EngineError::LimitReached(name.to_owned(), format!("{error:#}")))?;
         let interface = Arc::new(Interface::of(&component, &self.engine));
+        // The linker would accept all of WASI, sockets included, and would not name what is
+        // missing.
         check_imports(&interface, name)?;
         let version = contract::version_of(&interface, name)?;
         let world =
@@ -178,6 +185,7 @@ impl Engine {
         compiled: &Compiled,
         call: Call<'_>,
     ) -> (Result<Answer, CallError>, Cost) {
+        // Waiting for a place is not the plugin's fault, so it comes before the time is measured.
         let _place = match self.places.acquire().await {
             Ok(place) => place,
             Err(error) => return (Err(CallError::Trapped(error.to_string())), Cost::default()),
@@ -186,11 +194,15 @@ impl Engine {
         let since = Instant::now();
         let mut store = Store::new(&self.engine, State::new(compiled.name.clone(), limits));
         store.limiter(|state| &mut state.memory);
+        // Strings are copied to the host before their bounds can be checked; this stops oversized
+        // ones.
         store.set_hostcall_fuel(limits.copied);
         // A busy call yields at every tick, and is dropped at its timeout. A call that ends before
         // the next tick never yields.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
+        // The epoch alone cannot end a call: it only makes the call yield, so that this timeout is
+        // seen.
         let outcome = tokio::time::timeout(
             limits.call_timeout,
             compiled.contract.ask(&mut store, call, limits.answer),
@@ -224,6 +236,7 @@ fn stopped(error: &wasmtime::Error, limits: Limits) -> CallError {
         None => {}
     }
     let text = format!("{error:#}");
+    // wasmtime's type for exhausted hostcall fuel is private, so only its text identifies it.
     if text.contains("fuel") {
         return CallError::AnswerRejected(format!(
             "one call would copy more than {} bytes",
@@ -258,6 +271,7 @@ fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
     let engine = engine.weak();
     let ticker = std::thread::Builder::new().name("plugin-ticker".to_owned());
     let run = move || {
+        // A strong reference would keep the engine, and thus this thread, forever.
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);

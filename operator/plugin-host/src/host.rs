@@ -100,6 +100,8 @@ impl Host {
     ) -> Result<Plugin, LoadError> {
         let plugin = self.start(verified, source).await?;
         let described = plugin.info().name.clone();
+        // A signature only says who built a component; another plugin by the same signer must not
+        // take this one's settings and grants.
         if described == source.name {
             Ok(plugin)
         } else {
@@ -127,6 +129,8 @@ impl Host {
                 self.fetch(source, logins).await?
             }
         };
+        // Verification runs at each load, from the cache, too: keys may have been revoked
+        // meanwhile.
         let signatures = self.signatures(source, &artifact.digest, logins).await?;
         Ok(trust::verify(artifact, &self.settings.trust, source.allow_unsigned, &signatures)?)
     }
@@ -140,6 +144,7 @@ impl Host {
     ) -> Result<Unverified, LoadError> {
         let (name, digest) = (source.reference.to_string(), source.reference.digest());
         let resolved_digest = digest.cloned().or_else(|| {
+            // The tag may have moved since, so the digest that was stored for it does not count.
             if source.pull_policy == PullPolicy::Always {
                 None
             } else {
@@ -164,10 +169,12 @@ impl Host {
             .or_else(|| source.reference.tag().map(str::to_owned))
             .unwrap_or_default();
         let manifest = self.manifest(&mut remote, &tag_or_digest, digest).await?;
+        // A new manifest may have the same component, for example after a change of annotations.
         let component = match self.cache.blob(&manifest.layer.digest) {
             Some(component) => component,
             None => remote.blob(&manifest.layer).await?,
         };
+        // The tag is stored last, so that it never points to content that the cache does not have.
         let stored = self.cache.put_blob(&manifest.layer.digest, &component);
         let stored = stored.and_then(|()| self.cache.put_blob(&manifest.digest, &manifest.bytes));
         if let Err(error) = stored.and_then(|()| self.cache.put_resolved(&name, &manifest.digest))
@@ -219,6 +226,8 @@ impl Host {
         };
         let cached = self.cache.signatures(&name, digest);
         let enough =
+            // With Always the registry is asked again, so that a signature removed there no longer
+            // counts.
             forms.is_empty() || source.pull_policy != PullPolicy::Always && check(&cached).is_ok();
         if enough || source.pull_policy == PullPolicy::Never {
             return Ok(cached);
@@ -277,6 +286,7 @@ impl Host {
         let manifest = self.cache.blob(digest)?;
         let layer =
             component_layer(&manifest, &source.name, self.settings.limits.component).ok()?;
+        // Any gap is a miss of the whole artifact; the registry then supplies what is missing.
         let component = self.cache.blob(&layer.digest)?;
         Some(Unverified {
             reference: source.reference.clone(),

@@ -130,10 +130,13 @@ impl Plugin {
     /// Calls the plugin. A refusal is final; any other failure is retried once, unless it pauses
     /// the plugin.
     async fn ask(&self, call: Call<'_>) -> Result<Answer, CallError> {
+        // A failing plugin can use its full timeout at each call, which would delay the healthy
+        // ones.
         if let Some(rest) = self.health().pause(Instant::now()) {
             return Err(CallError::Unavailable { left: rest });
         }
         let mut answer = self.ask_once(call).await;
+        // A timeout may be due to a busy node; a retry separates that from a broken plugin.
         if answer.as_ref().is_err_and(|error| !error.is_refusal())
             && self.health().pause(Instant::now()).is_none()
         {
@@ -145,6 +148,8 @@ impl Plugin {
     async fn ask_once(&self, call: Call<'_>) -> Result<Answer, CallError> {
         let answer = self.0.engine.call(&self.0.compiled, call).await;
         match &answer {
+            // A refusal is a correct answer about one device, and does not count against the
+            // plugin.
             Err(error) if !error.is_refusal() => self.health().failed(Instant::now()),
             _ => self.health().answered(),
         }
@@ -152,6 +157,7 @@ impl Plugin {
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
+        // The counters are valid after a panic elsewhere, so a poisoned lock is used all the same.
         self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

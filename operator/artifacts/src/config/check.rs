@@ -47,6 +47,7 @@ fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), Inv
              harbor.example.com:5000, without scheme, path or wildcard",
         );
     }
+    // `is_at` also finds other spellings, such as the names of Docker Hub and port 443.
     if registries[..index].iter().any(|earlier| earlier.is_at(&registry.host)) {
         return invalid(format!("registries[{index}].host"), "duplicate host");
     }
@@ -68,11 +69,13 @@ fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), Inv
 fn check_mirrors(registry: &RegistryConfig, index: usize) -> Result<(), InvalidField> {
     for (at, mirror) in registry.mirrors.iter().enumerate() {
         let field = || format!("registries[{index}].mirrors[{at}]");
+        // The host of a mirror is looked up in `registries` for its own TLS settings and password.
         let (host, prefix) = split(mirror);
         if host.is_empty() || !is_host(host) || prefix.is_some_and(|prefix| !is_repository(prefix))
         {
             return invalid(field(), "expected host or host/prefix, without scheme");
         }
+        // A registry that fails would otherwise be asked twice.
         if mirror.eq_ignore_ascii_case(&registry.host) {
             return invalid(field(), "this is the registry itself, which is always tried last");
         }
@@ -108,6 +111,7 @@ fn check_entry(path: &str, trust: &[TrustEntry], index: usize) -> Result<(), Inv
         .or(entry.pattern.strip_suffix("/*"))
         .unwrap_or(&entry.pattern);
     let host = name.split('/').next().unwrap_or_default();
+    // A wildcard in the host would trust hosts that anybody can register.
     if host.is_empty() || name.contains('*') || !entry.pattern.contains('/') {
         return invalid(
             field(),

@@ -78,6 +78,8 @@ impl Beginnings {
             return Ok(hashed.clone());
         }
         let (file, is_certain) = beginning(source, digest, part, self.most).await?;
+        // The start of a layer has no digest of its own, so a registry could answer differently
+        // next time.
         if is_certain {
             self.hashed.insert(digest.clone(), file.clone());
         }
@@ -98,6 +100,7 @@ async fn beginning(
         source.manifest_bytes(&digest.to_string(), Some(digest), MANIFEST_BYTES).await?;
     let OciImageManifest { layers, .. } = image_manifest(&bytes, &what)?;
     let mut is_certain = true;
+    // Later layers replace files of earlier ones, so the last layer is searched first.
     for layer in layers.iter().rev() {
         let layer = match layer_of(layer, &what, LAYER_BYTES) {
             // Firmware of this size cannot be flashed.
@@ -112,6 +115,7 @@ async fn beginning(
         if is_whole {
             search = search_layer(source, &layer, most).await?;
         }
+        // A layer whose start was believed to have no firmware makes the result uncertain, too.
         is_certain &= is_whole;
         match search {
             Search::Found(Found { name, size, beginning: bytes, .. }) => {
@@ -161,8 +165,11 @@ async fn search_layer(
 ) -> Result<Search, RegistryError> {
     let (to, pieces) = mpsc::channel(PIECES);
     let pieces = Pieces { pieces, piece: Cursor::default() };
+    // Decompression blocks, and the download must continue meanwhile; the channel bounds what
+    // waits.
     let searching =
         tokio::task::spawn_blocking(move || find_beginning(BufReader::new(pieces), most));
+    // An error here drops the result of the search: its bytes were not proven by the digest.
     source.forward(layer, to).await?;
     Ok(match searching.await {
         Ok((Some(file), Ok(()))) => Search::Found(file),

@@ -83,6 +83,7 @@ pub fn extract(layer: Vec<u8>) -> Result<Option<File>, UnreadableLayer> {
             return Ok(());
         }
         too_large = None;
+        // The exact size is known; a growing buffer would temporarily need twice the memory.
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
         file.read_to_end(&mut bytes)?;
         firmware_file = Some(File { name, bytes });
@@ -126,6 +127,7 @@ fn walk<R: Read>(
         let mut file = file?;
         let path = file.path()?;
         let name = path.display().to_string();
+        // A link could point to a file in another layer, so only regular files are firmware.
         let is_candidate = is_firmware(&path) && file.header().entry_type().is_file();
         if is_candidate && first.as_ref().is_none_or(|first| name < *first) {
             take(name.clone(), &mut file)?;
@@ -138,6 +140,7 @@ fn walk<R: Read>(
 /// Returns true if a layer's path is below `/firmware`. A whiteout, which marks a removed file, is
 /// not a file (OCI image specification, "Whiteouts").
 fn is_firmware(path: &Path) -> bool {
+    // Builders write /firmware, ./firmware or firmware for the same file.
     let path = path.strip_prefix("/").unwrap_or(path);
     let path = path.strip_prefix(".").unwrap_or(path);
     let is_marker =
@@ -151,6 +154,7 @@ fn unpacked<'a>(mut layer: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, Unre
     let mut magic = Vec::new();
     let read = layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic);
     read.map_err(UnreadableLayer::Archive)?;
+    // BuildKit can write Zstandard on request; without this the archive would only seem malformed.
     if magic == ZSTANDARD {
         return Err(UnreadableLayer::Zstandard);
     }
@@ -173,6 +177,8 @@ impl Draining {
     fn new(mut bytes: Vec<u8>) -> Self {
         let mut parts = VecDeque::new();
         while bytes.len() > PART_BYTES {
+            // Splitting from the end copies one part at a time, so the peak is one part above the
+            // layer.
             parts.push_front(bytes.split_off((bytes.len() - 1) / PART_BYTES * PART_BYTES));
             bytes.shrink_to_fit();
         }

@@ -11,7 +11,9 @@ pub(super) const CLIENT: &str = "flashjob-operator";
 
 pub(super) fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
     let mut builder = Client::builder()
+        // Each redirect is judged in `redirects`, and most are followed without the credentials.
         .redirect(redirect::Policy::none())
+        // Linux retries a connection to a host that drops packets for about two minutes.
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(30))
         .timeout(Duration::from_secs(300))
@@ -26,6 +28,8 @@ pub(super) fn client(config: Option<&RegistryConfig>) -> Result<Client, String> 
         if certificates.is_empty() {
             return Err(format!("caFile {} contains no certificate", file.display()));
         }
+        // The file replaces the system's authorities: none of those can certify an impostor of
+        // this registry.
         builder = builder.tls_certs_only(certificates);
     }
     builder.build().map_err(|error| error.to_string())
@@ -68,5 +72,6 @@ pub(super) fn advice_on_certificate(
              subjectAltName; create a version 3 certificate with subjectAltName",
         ),
     ];
+    // Variants with context, such as NotValidForNameContext, begin with the plain variant's name.
     advices.into_iter().find(|(name, _)| refused.contains(name)).map(|(_, advice)| advice)
 }

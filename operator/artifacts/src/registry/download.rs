@@ -48,9 +48,12 @@ impl Repository<'_> {
         let (mut most, mut fruitless) = (0, 0);
         into.restart();
         while let Err(error) = self.rest(layer, &what, end, into).await {
+            // The connection may break after the last byte; then only the digest matters.
             if into.at() == *size {
                 break;
             }
+            // Compare with the most bytes ever received: a server without ranges starts again at
+            // zero each time, and would otherwise seem to make progress forever.
             fruitless = if into.at() > most { 0 } else { fruitless + 1 };
             most = most.max(into.at());
             let pause = error.retry_after().unwrap_or_default().max(PAUSE);
@@ -83,6 +86,7 @@ impl Repository<'_> {
         let from = into.at();
         let time = end.saturating_duration_since(Instant::now());
         let response = self.part(layer, what, (from, None), time).await?;
+        // A server may ignore Range and answer 200 with the whole blob (RFC 9110, section 14.2).
         if !continues(&response, from) {
             into.restart();
         }
@@ -103,11 +107,15 @@ impl Repository<'_> {
         let most = most.min(layer.size);
         let Some(last) = most.checked_sub(1) else { return Ok(Vec::new()) };
         let mut response = self.part(layer, &what, (0, Some(last)), TIME).await?;
+        // Bytes from elsewhere in the blob would be taken for its start, as no digest is checked
+        // here.
         if response.status() == StatusCode::PARTIAL_CONTENT && !continues(&response, 0) {
             let message = "the server returned a range other than the requested one".to_owned();
             return Err(RegistryError::Form { what, message });
         }
         let mut bytes = Vec::new();
+        // Dropping the response closes the connection, so the rest of a 200 answer is not
+        // transferred.
         while bytes.len() < most
             && let Some(chunk) =
                 response.chunk().await.map_err(|error| self.unreachable(&error))?
@@ -129,6 +137,7 @@ impl Repository<'_> {
         let path = format!("blobs/{}", layer.digest);
         let time = Some(time);
         let get = |url| Outgoing { range, time, ..Outgoing::new(Method::GET, url) };
+        // A resumed download also starts at the registry: signed URLs of object stores expire.
         let mut response = self.ask(get(self.url(&path)?), what).await?;
         for _ in 0..REDIRECTS {
             if !response.status().is_redirection() {
@@ -142,6 +151,7 @@ impl Repository<'_> {
             return Err(self.redirect_refused(&response, what));
         }
         self.check(&response, what)?;
+        // A page would otherwise fail only after all of it was hashed, as tampering.
         if is_page(&response) {
             return Err(html_instead(what));
         }

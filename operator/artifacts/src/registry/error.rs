@@ -153,8 +153,11 @@ impl RegistryError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
+            // A wrong host name is indistinguishable from a failing resolver, so it counts as
+            // transient.
             Self::Reach { .. } => true,
             Self::Status { status, .. } => {
+                // 429 is how public registries limit anonymous pulls; it passes after a while.
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
             Self::Mirrored { error, .. } => error.is_transient(),

@@ -39,6 +39,8 @@ impl Repository<'_> {
         let what = self.what(&digest.to_string());
         let url = self.url(&format!("blobs/{digest}"))?;
         let response = self.ask(Outgoing::new(Method::HEAD, url), &what).await?;
+        // Registries that keep blobs in an object store redirect the HEAD of an existing blob to
+        // it.
         if response.status().is_success() || response.status().is_redirection() {
             return Ok(());
         }
@@ -54,6 +56,8 @@ impl Repository<'_> {
             .await?;
         self.check(&started, &what)?;
         let mut target = self.upload_target(&started, &what)?;
+        // The location may have query parameters of the registry's own, which must be kept
+        // (section "POST then PUT").
         target.query_pairs_mut().append_pair("digest", &digest.to_string());
         let response = self
             .ask(
@@ -72,6 +76,7 @@ impl Repository<'_> {
         what: &str,
     ) -> Result<Url, RegistryError> {
         let location = location(started).unwrap_or_default();
+        // The location may be absolute or relative (section "POST then PUT").
         let target = started.url().join(&location).ok();
         let is_own = |url: &Url| {
             url.scheme() == started.url().scheme() && authority(url) == authority(started.url())

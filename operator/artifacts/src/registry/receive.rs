@@ -60,10 +60,13 @@ impl Receive for Forward {
     }
 
     fn restart(&mut self) {
+        // Hash and `forwarded` stay, because the reader already has those bytes.
         self.at = 0;
     }
 
     async fn take(&mut self, bytes: &[u8]) {
+        // The hash must cover the bytes that were forwarded: a restarted download may bring other
+        // ones.
         let again = self.forwarded.saturating_sub(self.at).min(bytes.len());
         self.at += bytes.len();
         let new = &bytes[again..];

@@ -28,6 +28,7 @@ impl Repository<'_> {
             let target = self.redirect(&response, what)?;
             let host = authority(&target);
             let is_own = host == authority(&self.url("")?);
+            // Without a digest, the other host would decide what the tag means.
             if !(is_own || expected.is_some() || self.is_configured(&host)) {
                 return Err(self.redirect_refused(&response, what));
             }
@@ -52,6 +53,8 @@ impl Repository<'_> {
             let is_own = host == authority(response.url());
             // A redirect must not lead to this process, its node, or a cloud's metadata service.
             let is_outside = is_own || self.is_configured(&host) || !is_internal(target);
+            // A DNS name may resolve to an internal address; https still requires a certificate
+            // for the name.
             let scheme =
                 target.scheme() == "https" || target.scheme() == "http" && self.uses_http(&host);
             scheme && is_outside
@@ -68,6 +71,7 @@ impl Repository<'_> {
 /// Returns true for loopback and link-local addresses, and for those at which clouds serve
 /// instance metadata.
 fn is_internal(url: &Url) -> bool {
+    // An IPv4-mapped address, such as ::ffff:127.0.0.1, reaches the same host as the IPv4 address.
     let of = |address: IpAddr| match address.to_canonical() {
         IpAddr::V4(address) => {
             address.is_loopback() || address.is_link_local() || address.is_unspecified()
@@ -80,7 +84,9 @@ fn is_internal(url: &Url) -> bool {
         Some(url::Host::Ipv4(address)) => of(address.into()),
         Some(url::Host::Ipv6(address)) => of(address.into()) || address == METADATA_V6,
         Some(url::Host::Domain(name)) => {
+            // The trailing dot of a fully qualified name does not change the host.
             let name = name.trim_end_matches('.');
+            // Names below localhost are loopback, too (RFC 6761, section 6.3).
             name == "localhost"
                 || name.ends_with(".localhost")
                 || name == "metadata.google.internal"

@@ -42,6 +42,8 @@ impl Repository<'_> {
         &mut self,
         digest: &Digest,
     ) -> Result<Vec<Referrer>, RegistryError> {
+        // Other referrers, such as SBOMs, can outnumber the signatures; the filter keeps them out
+        // of the list.
         let bundles = format!("referrers/{digest}?artifactType={BUNDLE_IN_QUERY}");
         let mut listed = self.listed(bundles, digest).await?;
         // A registry that does not recognize a bundle's type filters the bundle out.
@@ -50,8 +52,11 @@ impl Repository<'_> {
         }
         let mut referrers = match listed {
             Some(referrers) => referrers,
+            // The tag is only read if the API is missing: with the API, clients do not write it
+            // (section "Pushing Manifests with Subject").
             None => self.referrers_by_tag(digest).await?,
         };
+        // Only the first of them are examined, so those that say that they are bundles come first.
         referrers.sort_by_key(|of| of.artifact_type.as_deref() != Some(BUNDLE));
         Ok(referrers)
     }
@@ -73,10 +78,13 @@ impl Repository<'_> {
                 ..Outgoing::new(Method::GET, self.url(&path)?)
             };
             let response = self.ask(outgoing, &what).await?;
+            // An error on a later page is not missing support: that page may have the signature.
             if page == 0 && knows_no_referrers(response.status()) {
                 return Ok(None);
             }
             let response = self.accepted(response, &what, &path)?;
+            // RFC 8288 Link headers name the next page (distribution specification 1.1, "Listing
+            // Referrers").
             next = self.next_page(response.headers(), &what)?;
             let bytes = self.body(response, &what, SIGNATURE_BYTES).await?;
             // Anything that is not such a list comes from a server that does not support the API,
@@ -85,6 +93,8 @@ impl Repository<'_> {
                 serde_json::from_slice(&bytes).ok().and_then(|index: Index| index.manifests);
             match list {
                 Some(list) => referrers.extend(list),
+                // The first page decides whether the API exists; after it, a malformed page may
+                // hide a signature.
                 None if page == 0 => return Ok(None),
                 None => return Err(broken_list(&what)),
             }
@@ -117,6 +127,7 @@ impl Repository<'_> {
         else {
             return Ok(None);
         };
+        // The next request carries the credentials, so the link must stay in this repository.
         let refused = || RegistryError::Redirect {
             host: self.host.clone(),
             what: what.to_owned(),

@@ -24,6 +24,8 @@ impl Repository<'_> {
         outgoing: &Outgoing<'_>,
         what: &str,
     ) -> Result<(), RegistryError> {
+        // Without credentials there is nothing to verify, and the request would only cost a round
+        // trip.
         if self.has_authenticated || self.credentials.is_none() {
             return Ok(());
         }
@@ -33,6 +35,7 @@ impl Repository<'_> {
         if response.status() == StatusCode::UNAUTHORIZED {
             self.authorize(&response, outgoing, what).await?;
         }
+        // Set only after success, so that a failed attempt is repeated with the next request.
         self.has_authenticated = true;
         Ok(())
     }
@@ -49,11 +52,15 @@ impl Repository<'_> {
             headers.filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse);
         let authorization = match challenges.next() {
             Some(Challenge::Basic) => {
+                // An identity token is only accepted by a token service; as a password it would be
+                // disclosed in vain.
                 let password =
                     self.credentials.filter(|credentials| credentials.identity_token().is_none());
                 password.map(challenge::basic)
             }
             Some(Challenge::Bearer { realm, service, scope }) => {
+                // Some registries omit the scope from the challenge for `/v2/`, which names no
+                // repository.
                 let scope = scope
                     .unwrap_or_else(|| format!("repository:{}:{}", self.name, outgoing.actions()));
                 Some(self.token(&realm, service, &scope, what).await?)
@@ -82,12 +89,16 @@ impl Repository<'_> {
         // lists it.
         let is_own = authority(&self.url("")?) == host
             || canonical_host(&self.host) == "docker.io" && host == DOCKER_HUB_TOKENS;
+        // Harbor and others keep the token service on their own host; others, such as GitLab, do
+        // not.
         let is_listed = self.config.is_some_and(|config| {
             config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host))
         });
         if !(is_own || is_listed) {
             return Err(foreign());
         }
+        // A challenge over TLS may still name a plain HTTP realm, where the password would be
+        // readable.
         if url.scheme() != "https" && !(url.scheme() == "http" && self.uses_http(&host)) {
             return Err(RegistryError::InsecureRealm {
                 host: self.host.clone(),
@@ -99,6 +110,7 @@ impl Repository<'_> {
             Some(token) => {
                 let form = refresh_form(token, service, scope);
                 let content = Some((FORM, form.as_bytes()));
+                // The token in the form is the credential; no Authorization header accompanies it.
                 self.send(&Outgoing { content, ..Outgoing::new(Method::POST, url) }, None).await?
             }
             None => {
@@ -116,9 +128,13 @@ impl Repository<'_> {
         }
         let token: Token = serde_json::from_slice(&bytes)
             .map_err(|_| self.access(what, StatusCode::UNAUTHORIZED))?;
+        // A token that no header can hold would make every later request fail without a clear
+        // cause.
         let usable = |token: &String| {
             !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
         };
+        // The specification's `access_token` is an alias for clients of OAuth 2.0; either may be
+        // present.
         let token = [token.token, token.access_token].into_iter().flatten().find(usable);
         token
             .map(|token| format!("Bearer {token}"))

@@ -70,6 +70,8 @@ impl Entry {
     }
 
     fn may_be_a_bundle(&self) -> bool {
+        // Some tools omit the artifact type or write the empty one, so only another type excludes
+        // an entry.
         let kind = matches!(self.artifact_type.as_deref(), None | Some(BUNDLE | EMPTY));
         kind && usize::try_from(self.size).is_ok_and(|size| size <= REFERRER_BYTES)
     }
@@ -86,6 +88,7 @@ impl Layout {
         tag_or_digest: &str,
         limit: usize,
     ) -> Result<(Digest, Vec<u8>), RegistryError> {
+        // A digest is looked up among the blobs directly: a manifest need not be in the index.
         let digest = match tag_or_digest.parse() {
             Ok(digest) => digest,
             Err(_) => self.tagged(tag_or_digest).await?,
@@ -129,6 +132,7 @@ impl Layout {
             referrers
                 .extend(read::<Index>(&bytes, &self.what(&tag))?.manifests.into_iter().flatten());
         }
+        // cosign does not list bundles in the index, so the blobs themselves are searched, too.
         let mut saved = self.saved_referrers(digest).await?;
         saved.retain(|blob| referrers.iter().all(|referrer| referrer.digest != blob.digest));
         referrers.extend(saved);
@@ -175,6 +179,7 @@ impl Layout {
             .map(|entry| entry.digest.clone())
             .collect();
         digests.sort();
+        // An index may list one manifest several times, which is not ambiguous.
         digests.dedup();
         match digests.as_slice() {
             [] => Ok(None),
@@ -201,6 +206,7 @@ impl Layout {
                     .ok_or_else(|| self.unreadable("it has no file oci-layout"))?,
                 &what,
             )?;
+            // Later minor versions must stay compatible; version 2 could name blobs differently.
             if !marker.image_layout_version.starts_with("1.") {
                 return Err(self.unreadable(&format!(
                     "its version is {}, expected 1.0.0",
@@ -232,6 +238,8 @@ impl Layout {
         read: impl FnOnce(&Path) -> std::io::Result<Files> + Send + 'static,
     ) -> Result<Files, RegistryError> {
         let path = self.path.clone();
+        // The layout may be on a slow network volume, and must not stop the other tasks of this
+        // thread.
         let reading = tokio::task::spawn_blocking(move || read(&path));
         reading
             .await

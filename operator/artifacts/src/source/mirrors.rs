@@ -24,6 +24,7 @@ struct Turn {
 #[must_use]
 pub fn places(reference: &Reference, registries: &[RegistryConfig]) -> Vec<(String, String)> {
     let Reference::Registry { host, repository, .. } = reference else { return Vec::new() };
+    // Mirrors of a mirror are ignored, so that no configuration can lead into a loop.
     let mirrors = mirrors(host, registries).iter().map(|mirror| {
         let (host, prefix) = split(mirror);
         let name =
@@ -116,6 +117,8 @@ impl<'a> Mirrored<'a> {
         loop {
             let place = &mut self.places[turn.at];
             let error = match place.referrers(digest).await {
+                // Pull-through caches often fetch only what is pulled by name, so their empty list
+                // proves nothing.
                 Ok(referrers) if referrers.is_empty() => {
                     place.has_no(&format!("signature of {digest}"))
                 }
@@ -132,11 +135,15 @@ impl<'a> Mirrored<'a> {
     /// not tried again during this load.
     fn try_next(&mut self, turn: &mut Turn, error: RegistryError) -> Result<(), RegistryError> {
         let is_last = turn.at + 1 == self.places.len();
+        // Errors of the mirrors are kept: "not found" from the registry would hide that a mirror
+        // was down.
         if is_last || !self.places[turn.at].allows_fallback(&error) {
             return Err(error.after(&turn.passed));
         }
         tracing::debug!(%error, "a mirror did not return the object; trying the next place");
         if error.is_transient() {
+            // The next place moves to this index. Otherwise each object would wait for the same
+            // timeout again.
             self.places.remove(turn.at);
         } else {
             turn.at += 1;
@@ -147,6 +154,7 @@ impl<'a> Mirrored<'a> {
 
     pub fn what(&self, tag_or_digest: &str) -> String {
         self.places
+            // Messages and trust refer to the name in the reference, whichever mirror answers.
             .last()
             .map_or_else(|| tag_or_digest.to_owned(), |registry| registry.what(tag_or_digest))
     }

@@ -45,6 +45,7 @@ impl Source<'_> {
             }
             Place::Layout(layout) => layout.simple_signatures(digest, &tag).await?,
         };
+        // Older versions of cosign keep all simple signatures of a manifest under one tag.
         if let Some(bytes) = manifest {
             let what = self.what(&tag);
             return self.signatures_in(&read(&bytes, &what)?, &what).await;
@@ -70,6 +71,8 @@ impl Source<'_> {
             let annotation = |name: &str| {
                 layer.annotations.as_ref().and_then(|annotations| annotations.get(name)).cloned()
             };
+            // cosign stores the signature in an annotation of the layer, and its payload as the
+            // layer.
             let Some(signature) = annotation(SIGNATURE_ANNOTATION) else { continue };
             let proof = |name: &str| annotation(&format!("{PROOFS}{name}"));
             let (certificate, chain) = (proof("certificate"), proof("chain"));
@@ -92,6 +95,8 @@ impl Source<'_> {
     async fn bundles(&mut self, digest: &Digest) -> Result<Vec<Signature>, RegistryError> {
         let mut signatures = Vec::new();
         for (manifest, what) in self.referring(digest).await? {
+            // Referrers of other kinds, such as SBOMs, are no error; a signature beside them still
+            // counts.
             let [layer] = manifest.layers.as_slice() else { continue };
             if layer.media_type != BUNDLE {
                 continue;
@@ -110,6 +115,7 @@ impl Source<'_> {
     ) -> Result<Vec<(OciImageManifest, String)>, RegistryError> {
         let mut manifests = Vec::new();
         for referrer in self.referrers(digest).await?.iter().take(SIGNATURES) {
+            // A malformed entry is an error: skipping it could drop the only signature.
             let of: Digest = referrer.digest.parse().map_err(|error: crate::InvalidDigest| {
                 RegistryError::Form {
                     what: format!("the list of referrers of {digest}"),
@@ -117,6 +123,8 @@ impl Source<'_> {
                 }
             })?;
             let name = of.to_string();
+            // A listed referrer that is missing is an error, too, as it may have been the
+            // signature.
             let (_, bytes) = self.manifest_bytes(&name, Some(&of), SIGNATURE_BYTES).await?;
             let what = self.what(&name);
             // An index may refer to a manifest too, but it is not a signature.

@@ -27,6 +27,8 @@ impl Finding {
     /// Returns the finding's rank: of several findings, the lowest explains best what went wrong.
     pub fn rank(&self) -> u8 {
         match self {
+            // A trusted signature for other content was copied here, by mistake or as an attack; a
+            // wrong key may just be an additional signer.
             Self::OtherDigest(_) => 0,
             Self::Tampered(_) => 1,
             Self::WrongKey | Self::OtherIdentity(_) => 2,
@@ -47,6 +49,8 @@ impl Finding {
                 Some(TrustError::WrongIdentity { digest, signer, entry })
             }
             Self::Unproven(message) => Some(TrustError::Unproven { digest, message, entry }),
+            // Attestations are attached in the same way as signatures, so an artifact that has
+            // only those is unsigned.
             Self::Unrelated | Self::Signed(_) => None,
         }
     }

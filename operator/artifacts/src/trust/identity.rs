@@ -37,6 +37,7 @@ impl SignerRule {
     }
 
     pub fn matches(&self, issuer: &str, subject: &str) -> bool {
+        // Both are needed: another issuer may vouch for the same e-mail address of somebody else.
         self.issuer.matches(issuer) && self.subject.matches(subject)
     }
 }

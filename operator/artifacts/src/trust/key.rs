@@ -48,6 +48,8 @@ impl PublicKey {
             .parameters
             .as_ref()
             .and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
+        // Only the curve is a parameter of interest: Ed25519 keys have none (RFC 8410, section 3),
+        // RSA keys have NULL (RFC 8017, appendix A.1).
         let algorithm: &'static dyn VerificationAlgorithm = match (info.algorithm.oid, parameter) {
             (EC_PUBLIC_KEY, Some(P256)) => &ECDSA_P256_SHA256_ASN1,
             (ED25519_KEY, _) => &ED25519,

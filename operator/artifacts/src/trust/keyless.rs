@@ -59,6 +59,7 @@ impl Keyless {
     pub fn read(config: &KeylessTrust) -> Result<Self, TrustError> {
         let file = &config.trusted_root_file;
         let failed = |message: String| TrustError::TrustedRoot { file: file.clone(), message };
+        // Reading the root verifies its keys, which already needs the cryptography.
         provider::install();
         let root = Root::read(file).map_err(failed)?;
         let verifier = Verifier::new(&root.usable).map_err(|error| failed(error.to_string()))?;
@@ -78,6 +79,7 @@ impl Keyless {
                 "it was made with a key and has no certificate".to_owned(),
             ));
         }
+        // The bundle is untrusted until it is verified, so its size is bounded first.
         if is_excessive(bundle) {
             return Err(Finding::Tampered(format!(
                 "it has more than {PROOFS} proofs, or a checkpoint with more than \
@@ -89,6 +91,8 @@ impl Keyless {
             .verifier
             .verify(signed, bundle, &VerificationPolicy::any_identity())
             .map_err(|error| self.finding(error, bundle))?;
+        // A policy of the crate can skip each of these steps, so the results are checked and not
+        // assumed.
         if !(proven.certificate_verified() && proven.sct_verified() && proven.tlog_verified()) {
             return Err(Finding::Unproven(
                 "the verifier did not check all of the certificate, its SCT and the log entry"
@@ -212,12 +216,15 @@ fn bundle_of(signature: &[u8], attached: &Attached) -> Result<Bundle, Finding> {
         let body = STANDARD
             .decode(&promised.payload.body)
             .map_err(|error| format!("its log entry is not base64: {error}"))?;
+        // A bundle requires the kind of the entry, which the annotation does not repeat; the
+        // entry's body, which the log signed, has it.
         let kind: EntryKind = serde_json::from_slice(&body)
             .map_err(|error| format!("its log entry cannot be read: {error}"))?;
         let mut material = json!({
             "x509CertificateChain": {"certificates": certificates},
             "tlogEntries": [{
                 "logIndex": promised.payload.log_index,
+                // The annotation has the log's identity in hexadecimal, the bundle in base64.
                 "logId": {"keyId": STANDARD.encode(hex(&promised.payload.log)?)},
                 "kindVersion": {"kind": kind.kind, "version": kind.api_version},
                 "integratedTime": promised.payload.integrated_time,

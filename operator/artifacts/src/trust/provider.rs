@@ -27,6 +27,7 @@ pub(super) fn install() {
 pub(super) fn verifying<T>(message: &[u8], work: impl FnOnce() -> T) -> T {
     MESSAGE.set(message.to_vec());
     let done = work();
+    // A message that stays would be compared with digests of later verifications on this thread.
     MESSAGE.take();
     done
 }
@@ -78,6 +79,8 @@ impl CryptoProvider for Ring {
     ) -> Result<()> {
         let hash = hash_of(scheme.hash_algorithm())?;
         MESSAGE.with_borrow(|message| {
+            // Without a message this compares with the digest of no bytes, so a forgotten
+            // `verifying` rejects the signature.
             if digest::digest(hash, message).as_ref() != expected {
                 return Err(Error::Verification("it is for another message".to_owned()));
             }

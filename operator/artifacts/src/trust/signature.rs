@@ -101,6 +101,7 @@ fn check_simple(
             }
         }
     };
+    // Nothing in the payload is read before its signature is valid.
     if signers.is_empty() {
         return Ok(Finding::WrongKey);
     }
@@ -173,7 +174,11 @@ fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Findi
             bundle.media_type
         ));
     }
+    // `cosign sign-blob` writes bundles with a message signature, which is over a file and no
+    // image.
     let Some(envelope) = bundle.dsse_envelope else { return Ok(Finding::Unrelated) };
+    // DSSE allows several signatures. cosign writes a bundle for each signer, and of several it
+    // would be ambiguous which one must be trusted.
     let [signature] = envelope.signatures.as_slice() else {
         return Err(format!(
             "its envelope has {} signatures, expected one",
@@ -191,10 +196,14 @@ fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Findi
     let signers =
         signers(keys, &pre_authentication_encoding(&envelope.payload_type, &payload), &signature);
     let statement = Statement::read(&payload)?;
+    // Attestations such as SBOMs are often signed with other keys, so this comes before the keys:
+    // they must not be reported as signatures with a wrong key.
     if statement.predicate_type != PREDICATE_TYPE {
         return Ok(Finding::Unrelated);
     }
     if signers.is_empty() {
+        // The hint is unsigned; it only distinguishes an altered signature from one by another
+        // key.
         let named = bundle
             .verification_material
             .public_key
@@ -215,6 +224,7 @@ fn check_keyless_bundle(
 ) -> Result<Finding, String> {
     let bundle = sigstore_verify::types::Bundle::from_json(text)
         .map_err(|error| format!("its bundle cannot be read: {error}"))?;
+    // A bundle of version 0.1 may have the log's promise of inclusion in place of the proof.
     if bundle.media_type() != MediaType::Bundle0_3 {
         return Err(format!(
             "its bundle has mediaType {:?}, expected {BUNDLE}",
@@ -259,6 +269,8 @@ impl Statement {
                 self.kind, STATEMENT_TYPES[0]
             ));
         }
+        // cosign signs one artifact a statement. Of several subjects it would be ambiguous which
+        // one the signer meant.
         let [subject] = self.subject.as_slice() else {
             return Err(format!(
                 "its statement has {} subjects, expected one",

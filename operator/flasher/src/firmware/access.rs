@@ -45,6 +45,8 @@ impl Access {
                 .map_err(|error| unusable(&folder.join(POLICY)).because(error))?,
             None => Policy::default(),
         };
+        // The flash Pod has no service account token, so it cannot read Secrets from the API
+        // server.
         if let Some(registry) = registries.iter().find(|registry| registry.credentials.is_some()) {
             let words = format!(
                 "registries: {}: credentials refers to a Secret, which this program cannot read; \

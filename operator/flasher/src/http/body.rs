@@ -30,6 +30,7 @@ pub(super) fn stream(
     let bytes = firmware.bytes.clone();
     let chunks = (0..bytes.len()).step_by(CHUNK).map(move |at| {
         let chunk = bytes.slice(at..bytes.len().min(at + CHUNK));
+        // Taken by the network stack, which is not the same as received by the device.
         progress.0.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         Ok(chunk)
     });

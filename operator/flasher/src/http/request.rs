@@ -16,6 +16,7 @@ impl Login {
         let text = |name: &str| {
             let file = folder.join(name);
             match std::fs::read_to_string(&file) {
+                // Files made with `echo` end with a line break that is not part of the password.
                 Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(error) => {
@@ -26,6 +27,7 @@ impl Login {
         };
         match (text("username")?, text("password")?) {
             (Some(name), Some(password)) => Ok(Self(Some((name, password)))),
+            // The Secret is optional, and an absent optional Secret mounts as an empty folder.
             (None, None) => Ok(Self(None)),
             _ => {
                 let message = format!(
@@ -53,6 +55,7 @@ pub(super) fn request(
     login: &Login,
 ) -> Result<RequestBuilder, AttemptFailure> {
     let request = client()?.request(options.method.clone(), endpoint.at(path)?);
+    // The client's timeout of 10 s is for small answers; this request carries the firmware.
     let request = login.over(request).timeout(options.transfer_timeout);
     Ok(options
         .header

@@ -67,6 +67,7 @@ pub(super) async fn fetched(
 ) -> Result<(), AttemptFailure> {
     let address = address(options)?;
     let mut secret = [0; 16];
+    // The port is reachable from outside, and only the device may fetch the firmware.
     SystemRandom::new().fill(&mut secret).map_err(|_| bad("cannot generate random bytes"))?;
     let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = format!("/{secret}/firmware.bin");
@@ -93,6 +94,7 @@ pub(super) async fn fetched(
         },
         Err(_) => wait(options, endpoint, &served).await,
     };
+    // Later connections are refused: no device may fetch firmware after the end of the attempt.
     server.abort();
     ended
 }
@@ -119,11 +121,13 @@ pub(super) fn address(options: &Http) -> Result<IpAddr, AttemptFailure> {
 }
 
 async fn serve(State(served): State<Served>) -> Result<impl IntoResponse, StatusCode> {
+    // A second fetch finds the stage Sending, and is served; only an ended attempt refuses.
     if !Stage::begin(&served.stage) && *served.stage.borrow() == Stage::Ended {
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     let progress = served.begin();
     let firmware = served.firmware;
+    // Some clients, such as ESP8266httpUpdate, reject an answer whose length is not announced.
     let length = (HeaderName::from_static(CONTENT_LENGTH.as_str()), firmware.size().to_string());
     Ok(([length], axum::body::Body::from_stream(body::stream(&firmware, progress))))
 }
@@ -133,6 +137,8 @@ async fn wait(options: &Http, endpoint: &Endpoint, served: &Served) -> Result<()
     loop {
         let bytes = served.bytes();
         if bytes >= served.firmware.size() {
+            // The bytes are counted when they are taken for sending, and this process ends soon
+            // after.
             sleep(LEAVE).await;
             return Ok(());
         }

@@ -38,6 +38,7 @@ impl Attestation {
                 "no attestation service is configured; any caller receives the firmware"
             );
         }
+        // In a cluster with IPv6 the variable has an address without brackets.
         let bracketed = |host: &str| match host.contains(':') {
             true => format!("[{host}]"),
             false => host.to_owned(),
@@ -59,9 +60,11 @@ impl Attestation {
             );
             AttemptFailure::new(Code::AttestationUnavailable, message).because(error)
         };
+        // The address is a Service of the cluster, which a proxy for the outside does not reach.
         let client = reqwest::Client::builder().timeout(ANSWER).no_proxy().build();
         let answer = client.map_err(unavailable)?.post(url).body(text).send().await;
         let status = answer.map_err(unavailable)?.status();
+        // Only 200 is the service's contract for a trusted device; no other 2xx means trust.
         if status.as_u16() == 200 {
             tracing::info!(service = url, "the device is trusted");
             return Ok(());

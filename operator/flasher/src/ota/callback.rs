@@ -103,6 +103,7 @@ impl Callback {
         listener: TcpListener,
         acceptor: &TlsAcceptor,
     ) -> Result<Caller, AttemptFailure> {
+        // The limit covers all requests, so that a device that never calls cannot extend it.
         let end = Instant::now() + self.limit;
         let (client, update) = (client()?, self.endpoint.at("/update")?);
         let device_addresses = match self.only_from_endpoint {
@@ -120,11 +121,15 @@ impl Callback {
                 && greetings.is_empty()
                 && (record.requests == 0 || next + self.again <= end);
             tokio::select! {
+                // A certificate that has arrived counts before the end of the wait that expired
+                // meanwhile.
                 biased;
                 Some(greeted) = greetings.next() => match greeted {
                     Ok(caller) => return Ok(caller),
                     Err(error) => {
                         record.broken(&error);
+                        // The connection may have been the device's, which then needs time before
+                        // it can be asked again.
                         next = next.max(Instant::now() + pause);
                     }
                 },
@@ -137,6 +142,8 @@ impl Callback {
                     }
                 }
                 answer = &mut request => {
+                    // A device may call before it answers the request, so the answer is not
+                    // awaited on its own.
                     record.answered(&self.endpoint, answer)?;
                     next = Instant::now() + pause;
                     pause = (pause * 3 / 2).min(self.again * LONGEST_PAUSE);
@@ -145,6 +152,8 @@ impl Callback {
                     record.requests += 1;
                     request.set(self.ask(&client, update.clone()).fuse());
                 }
+                // A device that called in time may finish its handshake, which has a timeout of
+                // its own.
                 () = tokio::time::sleep_until(end), if greetings.is_empty() => {
                     return Err(record.failure(self));
                 }
@@ -188,6 +197,8 @@ impl Record {
                 format!("it answered {status}")
             }
             Err(error) => {
+                // reqwest's own text only repeats the URL; the innermost source says what
+                // happened.
                 let mut cause: &dyn std::error::Error = &error;
                 while let Some(inner) = cause.source() {
                     cause = inner;
@@ -221,6 +232,8 @@ impl Record {
         if let Some(broken) = &self.broken {
             text += &format!("; a connection failed: {broken}");
         }
+        // A connection without a certificate may be the device's: then it got the request, and
+        // only its answer was lost.
         let reached = self.answered || self.broken.is_some();
         let code = if reached { Code::NoCallback } else { Code::DeviceUnreachable };
         AttemptFailure::new(code, text)
@@ -235,6 +248,7 @@ async fn greet(
     device_addresses: Option<&[IpAddr]>,
     acceptor: &TlsAcceptor,
 ) -> Result<Caller, Broken> {
+    // On a socket for both families, IPv4 callers have IPv4-mapped IPv6 addresses.
     let from = from.ip().to_canonical();
     if device_addresses.is_some_and(|addresses| !addresses.contains(&from)) {
         return Err(Broken::Stranger(from));
@@ -254,6 +268,7 @@ async fn read_certificate(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Ve
     let mut head = [0; 4];
     let read = stream.read_exact(&mut head).await;
     read.map_err(|error| Broken::Connection("the device sent no certificate", error))?;
+    // A SEQUENCE with a length of two bytes: shorter certificates are rejected below anyway.
     if head[..2] != [0x30, 0x82] {
         return Err(Broken::NoCertificate);
     }
@@ -262,6 +277,7 @@ async fn read_certificate(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Ve
         return Err(Broken::Short(length + head.len()));
     }
     let mut certificate = head.to_vec();
+    // Two length bytes limit this to 64 KiB, so a stranger cannot make the program allocate more.
     certificate.resize(head.len() + length, 0);
     let read = stream.read_exact(&mut certificate[head.len()..]).await;
     read.map_err(|error| Broken::Connection("the device's certificate is truncated", error))?;

@@ -27,6 +27,7 @@ pub(super) fn acceptor(folder: &Path) -> Result<TlsAcceptor, AttemptFailure> {
             );
             create_certificate()?
         }
+        // A silent self-signed certificate would only show as a failed handshake on the device.
         (_, has_key) => {
             let missing = if has_key { &certificate } else { &key };
             let message = format!(
@@ -36,6 +37,7 @@ pub(super) fn acceptor(folder: &Path) -> Result<TlsAcceptor, AttemptFailure> {
             return Err(AttemptFailure::new(Code::BadConfiguration, message));
         }
     };
+    // Devices send their certificate as data after the handshake, and not in it.
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
     let config = config.map_err(|error| {
         let message = format!("server.crt and server.key in {} do not match", folder.display());

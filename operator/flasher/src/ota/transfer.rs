@@ -29,11 +29,14 @@ pub(super) async fn send(
     let total = firmware.size();
     let (mut sent, mut logged_step) = (0_u64, 0);
     let stream = &mut caller.stream;
+    // Without this option (RFC 5482), Linux retransmits to a lost device for about 15 minutes.
     let patience = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(stream.get_ref().0, patience) {
         tracing::warn!(%error, "cannot set the TCP user timeout; a lost device is detected late");
     }
     for chunk in firmware.bytes.chunks(CHUNK) {
+        // The limit is for each chunk: devices erase flash memory between writes, and a slow one
+        // is fine as long as it progresses.
         let written = tokio::time::timeout(stall, stream.write_all(chunk)).await;
         moved(written, sent, stall)?;
         sent += chunk.len() as u64;
@@ -43,6 +46,7 @@ pub(super) async fn send(
             tracing::info!(bytes = sent, total, percent, "sending");
         }
     }
+    // No length is sent: the device takes the end of the stream for the end of the firmware.
     moved(tokio::time::timeout(stall, stream.shutdown()).await, sent, stall)?;
     // The device closes the connection once it has everything. If it stops reading, the kernel
     // closes the connection after `stall`; if it has everything and restarts without closing,

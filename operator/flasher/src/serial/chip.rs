@@ -25,6 +25,8 @@ pub(super) fn check(
     if let Some(header) = header {
         header.check_chip(flasher.chip(), image)?;
     }
+    // The command for security information also works in Secure Download Mode, so encryption is
+    // checked in any mode.
     check_encryption(flasher, options)?;
     // A chip in secure download mode reports neither its revision nor the size of its flash
     // memory.
@@ -32,6 +34,7 @@ pub(super) fn check(
         return check_locked(options);
     }
     let revision = header.map_or(0, |header| header.revision());
+    // A boot loader that is built for a later revision does not start, and leaves the chip dead.
     if revision > 0 {
         flasher.verify_minimum_revision(revision).map_err(|error| failed(options, error))?;
     }
@@ -85,6 +88,7 @@ fn check_room(
     let (offset, port) = (options.offset, options.port.display());
     let detected = flasher.flash_detect().map_err(|error| failed(options, error))?;
     let Some(flash) = detected else { return Err(failed(options, Error::FlashConnect)) };
+    // In 64 bits: the sum of an offset and a size can exceed 32 bits.
     let end = u64::from(offset) + image.size;
     if end <= u64::from(flash.size()) {
         tracing::info!(chip = %flasher.chip(), flash = %flash, "chip detected");

@@ -66,6 +66,7 @@ impl Image {
                  save-image --merge",
             ));
         }
+        // Padding with the erased value changes no bit of the flash memory.
         bytes.resize(bytes.len().next_multiple_of(4), ERASED);
         Ok(Self { name, digest, size, reference, bytes })
     }
@@ -95,10 +96,12 @@ pub(super) struct Header {
 
 impl Header {
     fn find(bytes: &[u8], chip: Chip, offset: u32) -> Option<Self> {
+        // A merged image begins at offset 0, but the boot loader of an ESP32 is at 0x1000.
         let boot_loader = chip.boot_address().saturating_sub(offset);
         let places = [0, usize::try_from(boot_loader).unwrap_or_default()];
         let header = places.into_iter().find_map(|at| {
             let header = bytes.get(at..)?.get(..HEADER_BYTES)?;
+            // One byte is a weak sign, so the number of segments must be plausible, too.
             (header[0] == MAGIC && (1..=MOST_SEGMENTS).contains(&header[1])).then_some(header)
         })?;
         let number = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
@@ -133,6 +136,7 @@ impl Header {
 /// esp32c3. None if it names no chip.
 pub(super) fn chip_of(device: &str) -> Option<Chip> {
     let name = device.to_ascii_lowercase().replace(['-', '_'], "");
+    // The longest name wins, because esp32 is the beginning of esp32s3.
     (0..=name.len()).rev().find_map(|end| name.get(..end)?.parse().ok())
 }
 

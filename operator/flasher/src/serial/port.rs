@@ -36,6 +36,7 @@ pub(super) fn open(options: &Serial) -> Result<Opened, AttemptFailure> {
     let mut port = port.map_err(|error| unusable(path, error))?;
     let usb = usb(path);
     let needs_lines = options.before != Before::NoReset || options.after != After::NoReset;
+    // Pseudo terminals have no control lines, and a reset through them would silently do nothing.
     if needs_lines && let Err(error) = port.read_clear_to_send() {
         let message = format!(
             "the serial port {} has no control lines to restart the chip with; set --before \
@@ -44,6 +45,7 @@ pub(super) fn open(options: &Serial) -> Result<Opened, AttemptFailure> {
         );
         return Err(AttemptFailure::new(Code::BadConfiguration, message).because(error));
     }
+    // A serial port is opened exclusively, so the second handle is a duplicate of the first.
     let second = match options.after {
         After::HardReset => Some(port.try_clone_native().map_err(|error| unusable(path, error))?),
         After::NoReset => None,
@@ -91,6 +93,7 @@ fn usb(path: &Path) -> UsbPortInfo {
     if !Path::new(PORTS).is_dir() {
         return none;
     }
+    // udev names such as /dev/serial/by-id/… are links to the port that the kernel lists.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let ports = serialport::available_ports().unwrap_or_default();
     let listed_port = ports.into_iter().find(|port| Path::new(&port.port_name) == path);
@@ -115,6 +118,7 @@ impl Restart {
     /// # Errors
     /// The port no longer exists.
     pub fn now(&mut self) -> Result<(), Error> {
+        // Taking the handle makes a later call, such as the one on drop, do nothing.
         let Some(port) = self.port.take() else { return Ok(()) };
         let (before, after) = (ResetBeforeOperation::NoReset, ResetAfterOperation::HardReset);
         Connection::new(port, self.usb.clone(), after, before, FIRST_BAUD).reset()

@@ -37,6 +37,8 @@ impl Bounds {
                 text.len()
             ));
         }
+        // The answer's limit is one for all of its strings, since many short ones need as much
+        // memory.
         let Some(remaining_bytes) = self.remaining_bytes.checked_sub(text.len()) else {
             return rejected(format!("it is larger than {} bytes", self.limit));
         };
@@ -90,6 +92,8 @@ impl Bounds {
 
     /// Takes the name of an environment variable, in the form that all Kubernetes versions accept.
     pub fn variable(&mut self, name: String) -> Result<String, CallError> {
+        // Nearly any printable ASCII is accepted only with the feature gate
+        // RelaxedEnvironmentVariableValidation, which is alpha before Kubernetes 1.32.
         let good = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
         if name.is_empty()
             || !name.chars().all(good)
@@ -105,6 +109,8 @@ impl Bounds {
     /// Takes an absolute path to mount at, without `..`; a colon would end the path.
     pub fn path(&mut self, field: &str, path: String) -> Result<String, CallError> {
         let path = self.text(field, path, 512)?;
+        // The API server rejects a mountPath with a colon, and one of the root would hide the
+        // image.
         let odd = path.split('/').any(|part| part == "..") || path.contains(':') || path == "/";
         if !path.starts_with('/') || odd {
             return rejected(format!(
@@ -121,6 +127,8 @@ impl Bounds {
 
     pub fn port_name(&mut self, name: String) -> Result<String, CallError> {
         let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        // The rules of a service name (RFC 6335, section 5.1), which Kubernetes applies to port
+        // names.
         let ends = !name.starts_with('-') && !name.ends_with('-') && !name.contains("--");
         let letter = name.bytes().any(|byte| byte.is_ascii_lowercase());
         if !letter || !ends || !name.bytes().all(good) {

@@ -55,6 +55,7 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
         (Resource::As, *space),
         (Resource::Data, *memory),
         (Resource::Cpu, *seconds),
+        // A core dump of the compiler would fill the disk of the node.
         (Resource::Core, 0),
     ] {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
@@ -99,6 +100,7 @@ async fn run(
 ) -> Result<Vec<u8>, EngineError> {
     let broken =
         |error: std::io::Error| EngineError::Compiler(program.to_owned(), error.to_string());
+    // The timeout of the parent comes first; this limit ends a child whose parent was killed.
     let seconds = limits.compile_timeout.as_secs() + 1;
     let memory = Memory::now(limits.compile_memory as u64);
     let mut command = Command::new(program);
@@ -127,6 +129,8 @@ async fn run(
     // The child cannot produce more than it has memory.
     let mut output = output.take(limits.compile_memory as u64);
     let mut errors = errors.take(COMPLAINT_BYTES);
+    // All three pipes are served at once: a full one would block the child, which would block the
+    // others.
     let ((), read, _) =
         tokio::join!(write, output.read_to_end(&mut code), errors.read_to_end(&mut complaint));
     read.map_err(broken)?;
@@ -143,6 +147,7 @@ fn failure(status: ExitStatus, complaint: &[u8], name: &str, memory: Memory) -> 
         .chars()
         .map(|letter| if letter.is_control() { ' ' } else { letter })
         .collect();
+    // Some failed allocations are ordinary errors of the compiler; they are limits all the same.
     let spent = complaint.contains("out of memory");
     if status.code() == Some(FAILURE) && !complaint.is_empty() && !spent {
         return EngineError::Compile(name.to_owned(), complaint);

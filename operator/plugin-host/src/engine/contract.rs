@@ -38,6 +38,8 @@ const SERVED: [Version; 3] = [
     Version {
         number: v0_3_0::VERSION,
         fit: |instance, interface| {
+            // The interface is optional within 0.3.0, so its absence must not fail the typed
+            // lookup.
             let inspects = interface.exports.iter().any(|export| export == v0_3_0::INSPECTOR);
             let inspector = inspects.then(|| v0_3_0::InspectorPre::new(instance.clone()));
             Ok(Contract::V0_3_0(v0_3_0::PluginPre::new(instance)?, inspector.transpose()?))
@@ -132,6 +134,7 @@ pub(super) fn version_of(
         built_for: built_for(),
         served: served(),
     };
+    // A component may export several versions, so that it also runs in earlier operators.
     SERVED.iter().rev().find(|version| exported.contains(&version.number)).ok_or_else(unserved)
 }
 

@@ -55,6 +55,7 @@ pub(in crate::engine) async fn ask(
     let guest = instance.flashjob_plugin_device_plugin();
     let mut bounds = Bounds::new(answer_limit);
     Ok(match call {
+        // A description has no error variant: a plugin that cannot describe itself can only trap.
         Call::Describe => info(guest.call_describe(store).await?, &mut bounds).map(Answer::Info),
         Call::ValidateSettings(settings) => {
             answer(guest.call_validate_settings(store, settings).await?, &mut bounds, |(), _| {
@@ -188,6 +189,7 @@ fn flash_pod(of: types::FlashPod, bounds: &mut Bounds) -> Result<FlashPod, CallE
             .collect::<Result<_, _>>()?,
         user: match of.user {
             types::User::ImageDefault => User::ImageDefault,
+            // Uid 0 is root by another name, and needs the same grant.
             types::User::Uid(0) | types::User::Root => User::Root,
             types::User::Uid(uid) => User::Uid(uid),
         },
@@ -219,6 +221,8 @@ fn flash_pod(of: types::FlashPod, bounds: &mut Bounds) -> Result<FlashPod, CallE
             .map(|path| bounds.directory("working-directory", path))
             .transpose()?,
     };
+    // Of two variables with one name Kubernetes silently uses the last, so duplicates are
+    // rejected.
     bounds::unique("env", flash.env.iter().map(|(name, _)| name.clone()))?;
     bounds::unique("ports", flash.ports.iter().map(|port| port.name.clone()))?;
     bounds::unique(
@@ -257,6 +261,7 @@ fn port(of: types::Port, bounds: &mut Bounds) -> Result<Port, CallError> {
         types::Protocol::Tcp => Protocol::Tcp,
         types::Protocol::Udp => Protocol::Udp,
     };
+    // Port 0 means any free port to a program; Kubernetes requires 1 to 65535.
     if of.number == 0 {
         return Err(CallError::AnswerRejected("ports: 0 is not a valid port".to_owned()));
     }

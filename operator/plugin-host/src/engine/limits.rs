@@ -20,6 +20,7 @@ const MEMORY: usize = 4 << 30;
 /// Returns the number of concurrent calls whose memory stays within the limit for all calls.
 pub(super) fn places(limits: &Limits) -> u16 {
     let places = limits.total_memory / limits.memory.max(1);
+    // At least one, or no plugin could ever be called.
     u16::try_from(places).unwrap_or(PLACES).clamp(1, PLACES)
 }
 
@@ -80,6 +81,8 @@ impl ResourceLimiter for MemoryLimit {
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current);
+        // An error and not `Ok(false)`: many allocators abort after a refused growth, and the trap
+        // would not mention memory.
         self.remaining_bytes = self.remaining_bytes.checked_sub(more).ok_or(Stopped::Memory)?;
         self.used += more;
         Ok(true)

@@ -28,6 +28,7 @@ impl Log {
     fn take(&self, lines: usize, bytes: usize) -> Result<(), Stopped> {
         let lines = self.lines.fetch_add(lines, Ordering::Relaxed) + lines;
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        // A flood in the log would hide the lines of all other plugins, so it ends the call.
         if lines > LOG_LINES || bytes > LOG_BYTES { Err(Stopped::Log) } else { Ok(()) }
     }
 
@@ -41,6 +42,8 @@ impl Log {
     fn write(&self, level: tracing::Level, message: &str) {
         let plugin = &*self.plugin;
         let line: String =
+            // A line break in a message could forge a line of the log, and escapes reach a
+            // terminal.
             message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
         match level {
             tracing::Level::ERROR => tracing::error!(plugin, "{line}"),
@@ -72,6 +75,7 @@ impl Pollable for Output {
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         let ended = bytes.iter().filter(|byte| **byte == b'\n').count();
+        // Bytes count even without a line break: the line that is being collected is memory, too.
         self.log.take(ended, bytes.len()).map_err(|stopped| StreamError::Trap(stopped.into()))?;
         for byte in bytes {
             if byte == b'\n' {

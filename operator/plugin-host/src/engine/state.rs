@@ -63,6 +63,7 @@ impl HostWallClock for Still {
 /// Creates a WASI context without folders, environment and arguments, with frozen clocks and
 /// deterministic randomness.
 fn closed() -> WasiCtx {
+    // Languages seed their hash tables here, so equal requests give equal answers.
     let seed = || Deterministic::new(b"flashjob".to_vec());
     let mut builder = WasiCtxBuilder::new();
     builder
@@ -72,6 +73,7 @@ fn closed() -> WasiCtx {
         .insecure_random(seed())
         .insecure_random_seed(1);
     builder
+        // A second barrier: imports of sockets are already rejected when the component is loaded.
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)

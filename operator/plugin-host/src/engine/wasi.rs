@@ -19,6 +19,7 @@ use super::state::State;
 /// Links WASI. The engine rejects imports of sockets by name.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    // All of WASI is linked first; what could wait or write is then replaced.
     linker.allow_shadowing(true);
     poll::add_to_linker::<_, AtOnce>(linker, |state| Pollables(state.ctx().table))?;
     stdout::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;

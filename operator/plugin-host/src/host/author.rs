@@ -56,6 +56,7 @@ impl Host {
         };
         let manifest = self.manifest(&mut remote, &digest.to_string(), Some(digest)).await?.bytes;
         let mut signatures = Vec::new();
+        // All forms, whatever the policy accepts: authors want to see what is attached.
         for form in every_form() {
             signatures.extend(remote.signatures(digest, form).await?);
         }

@@ -113,6 +113,8 @@ impl LoadError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Fetch(error) => match error.last() {
+                // Mostly a reference to an ordinary container image, which a person understands at
+                // once.
                 RegistryError::Form { .. } => "NotAPlugin",
                 _ => error.reason(),
             },

@@ -25,6 +25,8 @@ impl Health {
 
     /// Records an answer of any kind.
     pub fn answered(&mut self) {
+        // Only consecutive failures count: one bad request among good ones must not pause a
+        // plugin.
         *self = Self::default();
     }
 
@@ -33,6 +35,8 @@ impl Health {
     pub fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES {
+            // The exponent is bounded, because a shift by 32 or more overflows; 2^5 already
+            // exceeds the limit.
             let doubled = FIRST_PAUSE.saturating_mul(1 << (self.failures - FAILURES).min(10));
             self.paused_until = Some(now + doubled.min(LONGEST_PAUSE));
         }

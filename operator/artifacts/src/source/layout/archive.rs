@@ -21,6 +21,8 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 pub(super) fn read(path: &Path, limits: &Wanted) -> std::io::Result<Files> {
     let mut files = Files::new();
     look_through(path, |name, file| {
+        // An archive can hold a name twice; the first one counts, so that the search can end
+        // early.
         if let Some(limit) = limits.get(name).filter(|_| !files.contains_key(name)) {
             files.insert(name.to_owned(), bounded(file, name, *limit)?);
         }
@@ -53,6 +55,7 @@ fn look_through(
     path: &Path,
     mut show: impl FnMut(&str, Entry<'_>) -> std::io::Result<ControlFlow<()>>,
 ) -> std::io::Result<()> {
+    // The limit applies to unpacked bytes: gzip compresses zeros a thousandfold.
     let mut archive = tar::Archive::new(unpacked(path)?.take(ARCHIVE_BYTES));
     // Raw: the crate reads long names and other extensions into memory completely, and none of the
     // wanted files needs them.
@@ -64,6 +67,7 @@ fn look_through(
             ))
         })?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        // Links are skipped, because one could point outside the layout.
         if entry.header().entry_type().is_file()
             && show(name.trim_start_matches("./"), entry)?.is_break()
         {
@@ -77,6 +81,8 @@ fn unpacked(path: &Path) -> std::io::Result<Box<dyn Read>> {
     let mut file = open(path)?;
     let mut begin = Vec::new();
     Read::by_ref(&mut file).take(GZIP.len() as u64).read_to_end(&mut begin)?;
+    // The compression is recognized by content, because the name of an archive is up to its
+    // author.
     file.rewind()?;
     let file = BufReader::new(file);
     Ok(if begin == GZIP { Box::new(GzDecoder::new(file)) } else { Box::new(file) })

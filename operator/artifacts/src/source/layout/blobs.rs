@@ -52,6 +52,7 @@ pub(super) fn in_folder(folder: &Path) -> std::io::Result<Files> {
     let failed =
         |error: std::io::Error| std::io::Error::new(error.kind(), format!("{BLOBS}: {error}"));
     for (at, entry) in std::fs::read_dir(folder.join(BLOBS)).map_err(failed)?.enumerate() {
+        // Not the small files alone are counted: even listing a huge folder takes time.
         if at == NAMES {
             return Err(too_many(&format!("{NAMES} files")));
         }

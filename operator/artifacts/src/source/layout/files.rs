@@ -28,6 +28,7 @@ pub(super) fn read(folder: &Path, limits: &Wanted) -> std::io::Result<Files> {
 
 /// Opens a regular file; anything else, such as a pipe, could block the reader.
 pub(super) fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    // Opening a FIFO without a writer blocks, and would hold a thread forever.
     if std::fs::metadata(path)?.is_file() {
         std::fs::File::open(path)
     } else {
@@ -38,6 +39,7 @@ pub(super) fn open(path: &Path) -> std::io::Result<std::fs::File> {
 /// Reads a whole file; one that exceeds the limit is an error.
 pub(super) fn bounded(file: impl Read, name: &str, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    // The file may grow while it is read, so its size from the file system is not trusted.
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limit {
         Err(std::io::Error::other(format!("{name} is larger than {limit} bytes")))

@@ -39,6 +39,7 @@ impl Layout {
         if !self.is_saved(image).await? {
             return Ok(None);
         }
+        // `cosign save` into a folder that already has an image adds entries to the same index.
         let several =
             format!("have kind {SIGNATURES}; save only this plugin into an empty folder");
         self.one(|entry| entry.is_a(SIGNATURES), &image.to_string(), &several).await

@@ -109,6 +109,8 @@ impl Root {
         root.take(List::TimestampAuthorities, content.timestamp_authorities, &empty, |root| {
             &mut root.timestamp_authorities
         });
+        // Every keyless signature needs an authority, so this error is reported when the file is
+        // read and not with each signature.
         if root.usable.certificate_authorities.is_empty() {
             let list = List::CertificateAuthorities;
             return Err(match root.passed_over(|entry| entry.list == list) {
@@ -237,6 +239,8 @@ impl Content {
     fn read(file: &Path) -> Result<Self, String> {
         let mut text = String::new();
         let read = std::fs::File::open(file)
+            // One byte more than the limit distinguishes a file of exactly that size from a larger
+            // one.
             .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
         read.map_err(|error| error.to_string())?;
         if text.len() as u64 > MAX_BYTES {
@@ -257,6 +261,7 @@ impl Content {
 impl PassedOver {
     /// Returns true if a bundle needs this entry, as far as the bundle tells.
     fn is_named_by(&self, bundle: &Bundle) -> bool {
+        // If the identifier cannot be read, the entry may be the one that is needed.
         let Some(log) = &self.log else { return true };
         match self.list {
             List::Tlogs => {
@@ -358,7 +363,10 @@ fn checked(mut alone: TrustedRoot) -> Result<TrustedRoot, String> {
         let chain = authority.cert_chain.certificates.iter().map(|one| &one.raw_bytes);
         authority.valid_for = narrowed(authority.valid_for, chain)?;
     }
+    // The verifier rejects a whole root for one bad entry, so each entry is tried alone.
     Verifier::new(&alone).map_err(|error| error.to_string())?;
+    // The verifier accepts log keys with which each verification fails later, which would blame
+    // the signature.
     for log in &alone.tlogs {
         let key = VerificationKey::from_spki(&log.public_key.raw_bytes);
         check_key(&key.map_err(|error| error.to_string())?)?;

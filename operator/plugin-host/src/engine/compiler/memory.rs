@@ -43,6 +43,7 @@ fn available_memory() -> Option<u64> {
         nothing_else,
     );
     let group = system.process(process_id)?.cgroup_limits()?;
+    // Only anonymous memory counts as used: the kernel reclaims page cache before it kills.
     Some(group.total_memory.saturating_sub(group.rss).saturating_sub(RESERVE))
 }
 
