@@ -136,13 +136,24 @@ pub fn message(ended: &Result<Sent, AttemptFailure>, took: Duration) -> Value {
         Err(failure) => (json!(failure.code), failure.to_string(), failure.bytes),
     };
     // The kubelet truncates a longer message, and the plugin could not parse JSON without its end.
-    let end = words.floor_char_boundary(MESSAGE_BYTES - FRAME_BYTES);
+    let words = fitting(&words, MESSAGE_BYTES - FRAME_BYTES);
     // A failure proves nothing, whatever had been read back before it.
     let proven = ended.as_ref().is_ok_and(|sent| sent.proven);
     json!({
-        "code": code, "message": &words[..end], "bytes": bytes,
+        "code": code, "message": words, "bytes": bytes,
         "seconds": took.as_secs(), "proven": proven,
     })
+}
+
+/// Returns the beginning of a text that has at most this many bytes as the content of a JSON
+/// string, where a quote or a line break takes two and a control character six.
+fn fitting(text: &str, limit: usize) -> &str {
+    let mut length = 0;
+    let too_long = text.char_indices().find(|(_, character)| {
+        length += json!(character).to_string().len() - "\"\"".len();
+        length > limit
+    });
+    too_long.map_or(text, |(end, _)| &text[..end])
 }
 
 /// Writes the termination message for Kubernetes, and returns the exit status. If the file cannot
@@ -181,7 +192,11 @@ mod tests {
                 "bytes": null, "seconds": 7, "proven": false,
             })
         );
-        let long = AttemptFailure::new(Code::DeviceRefused, "ü".repeat(4000));
-        assert!(super::message(&Err(long), Duration::ZERO).to_string().len() <= MESSAGE_BYTES);
+        for character in ["ü", "\"", "\u{1b}"] {
+            let long = AttemptFailure::new(Code::DeviceRefused, character.repeat(4000));
+            let length = super::message(&Err(long), Duration::ZERO).to_string().len();
+            let fits = MESSAGE_BYTES - FRAME_BYTES..=MESSAGE_BYTES;
+            assert!(fits.contains(&length), "{character:?}: {length}");
+        }
     }
 }

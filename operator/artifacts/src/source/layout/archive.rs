@@ -6,7 +6,7 @@ use std::io::{BufReader, Read, Seek, Take};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 
 use super::blobs::SmallBlobs;
 use super::files::{Files, Wanted, bounded, open};
@@ -85,5 +85,6 @@ fn unpacked(path: &Path) -> std::io::Result<Box<dyn Read>> {
     // author.
     file.rewind()?;
     let file = BufReader::new(file);
-    Ok(if begin == GZIP { Box::new(GzDecoder::new(file)) } else { Box::new(file) })
+    // A gzip file may have several members (RFC 1952, section 2.2).
+    Ok(if begin == GZIP { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
 }
