@@ -84,6 +84,8 @@ impl Schedule {
     ) -> Result<Self, InvalidSchedule> {
         let read_windows = read_list("windows", windows)?;
         Ok(Self {
+            // Judged by what was written: patterns without any date are dropped, and must not turn
+            // "never" into "always".
             windows: (!windows.is_empty()).then_some(read_windows),
             blackouts: read_list("blackouts", blackouts)?,
         })

@@ -93,6 +93,8 @@ impl World {
             {
                 return false;
             }
+            // A FlashJob that was deleted and created again under its name is another one: nothing
+            // that is remembered of the first counts for it.
             if cached_job.uid != job.uid {
                 self.forget_job(&key);
             }
@@ -113,6 +115,8 @@ impl World {
         self.devices.drop_interests(key);
         self.locks.set(key, Vec::new());
         self.waiting.remove(key);
+        // Pods that still exist keep their locks: garbage collection deletes them later, and until
+        // then their containers may run.
         if let Some(pods) = self.pods.get_mut(key) {
             let locks = &mut self.locks;
             pods.retain(|_, pod| {
@@ -295,6 +299,8 @@ impl World {
 
     /// Sets the locks of a job from its plan. Returns true if a lock was released.
     pub fn set_holds(&mut self, job: &JobKey, mut holds: Vec<(Identity, String)>) -> bool {
+        // A create may succeed although a later plan has given its attempt up, so its device stays
+        // locked until the answer has arrived.
         let pods_in_creation =
             self.memory.get(job).into_iter().flat_map(|memory| memory.pods_in_creation.values());
         let identities = pods_in_creation.flat_map(|pod| {
@@ -309,6 +315,7 @@ impl World {
 /// its node may still run it.
 fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
     let record = job.record(device);
+    // 900 s is the default of deviceTimeoutSeconds, for a spec that cannot be read.
     let timeout = job.spec.as_ref().map_or(900, |spec| spec.device_timeout_seconds);
     Pod {
         job: job.key.clone(),

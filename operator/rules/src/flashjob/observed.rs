@@ -287,6 +287,7 @@ impl Observed {
     /// The job's Pod of that name.
     #[must_use]
     pub fn pod(&self, name: &str) -> Option<&Arc<Pod>> {
+        // Snapshots take Pods and Services from ordered maps, so both lists are sorted by name.
         let position = self.pods.binary_search_by(|pod| pod.name.as_str().cmp(name));
         position.ok().map(|index| &self.pods[index])
     }
@@ -296,6 +297,8 @@ impl Observed {
     #[must_use]
     pub(crate) fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
         let (stage, since) = self.stages.get(&pod.name)?;
+        // Measured from when this process saw the stage, not by times that the node wrote. A
+        // restart makes it later, never earlier.
         (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
     }
 

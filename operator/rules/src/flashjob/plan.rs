@@ -47,6 +47,8 @@ use holds::holds;
 #[must_use]
 pub fn plan(observed: &Observed) -> Plan {
     let job = &observed.job;
+    // Deletion is decided before the spec is read: a FlashJob whose spec is invalid, or cannot be
+    // decoded, must still be able to go.
     if job.deleting {
         return ending::plan(observed);
     }
@@ -54,6 +56,8 @@ pub fn plan(observed: &Observed) -> Plan {
         Ok(spec) => spec,
         Err(error) => return summary::invalid(observed, error),
     };
+    // Without the finalizer, `kubectl delete` removes the FlashJob at once, and with it the stored
+    // records by which devices in flight stay locked.
     if !job.has_finalizer {
         return Plan {
             steps: vec![Step::AddFinalizer],
@@ -62,6 +66,8 @@ pub fn plan(observed: &Observed) -> Plan {
             ..Plan::default()
         };
     }
+    // The status of the previous run is the only record of its devices in flight, so it is
+    // replaced only when none is left.
     if job.status.run.as_ref().is_some_and(|run| *run != spec.run)
         && (!ending::previous_run_is_over(observed) || ending::lacks_begun(observed))
     {
@@ -73,9 +79,13 @@ pub fn plan(observed: &Observed) -> Plan {
         return Plan { holds: holds(observed), ..Plan::default() };
     }
     let mut draft = Draft::new(observed, spec);
+    // Attempts come before the queue: one that ends now frees its place and its pooled Service for
+    // the next device in this same plan.
     draft.follow_attempts();
     draft.take_over();
     draft.process_queue();
+    // Cleaning needs all decisions: a pooled Service that a waiting device can use is kept. The
+    // budget needs the steps: it is requested together with the first Pod.
     draft.clean();
     draft.protect();
     draft.finish()

@@ -204,6 +204,8 @@ impl PodPolicy {
     pub(crate) fn allows_toleration(&self, key: Option<&str>) -> bool {
         match (&self.tolerations, key) {
             (Some(patterns), Some(key)) => any_matches(patterns, key),
+            // A toleration without a key tolerates every taint, so a list must allow every key for
+            // it.
             (Some(patterns), None) => {
                 any_matches(patterns, "") || patterns.iter().any(|p| p.0 == "*")
             }
@@ -217,6 +219,8 @@ impl PodPolicy {
     pub(crate) fn excludes_control_plane(&self) -> bool {
         let allowed = |key: &&str| {
             self.tolerations.as_ref().is_some_and(|patterns| {
+                // A lone `*` allows every taint to be tolerated, but does not name the control
+                // plane.
                 patterns.iter().any(|pattern| pattern.0 != "*" && pattern.matches(key))
             })
         };
@@ -375,6 +379,8 @@ fn check_key(field: &str, key: &str) -> Result<(), InvalidField> {
         let message = "this key is reserved for the operator; choose another";
         return invalid(format!("{field}.{key}"), message);
     }
+    // Keys of labels and of annotations have the same syntax: a DNS subdomain of at most 253
+    // characters, a slash, and a name of at most 63.
     let (prefix, name) =
         key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let is_prefix = |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(is_dns_label);
@@ -386,6 +392,7 @@ fn check_key(field: &str, key: &str) -> Result<(), InvalidField> {
 }
 
 fn is_label_value(text: &str) -> bool {
+    // Kubernetes allows an empty label value, so no end has to exist.
     let ends = [text.bytes().next(), text.bytes().last()];
     text.len() <= 63
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))

@@ -24,6 +24,8 @@ fn usage(child: &Child<'_>) -> usize {
     if child.has_ended() || (child.is_observed() && child.spec.suspend == Some(true)) {
         return if child.has_ended() { 0 } else { child.begun_devices() };
     }
+    // Between two observations it can start as many devices as it was granted. 10 is the default
+    // of `parallelism`.
     let granted = usize::try_from(child.spec.parallelism.unwrap_or(10)).unwrap_or(1);
     granted.max(child.places())
 }

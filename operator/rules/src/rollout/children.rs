@@ -186,6 +186,8 @@ impl<'a> Draft<'a> {
         let reports = || self.device(member).and_then(|device| device.version);
         match kind {
             Member::Completed => {
+                // Only Required guarantees a report. In the other modes the proof is the version
+                // that the device reports when its result is read.
                 let mode = child.spec.verify.as_ref().and_then(|verify| verify.mode);
                 let proven = mode == Some(VerifyMode::Required) || reports() == Some(self.version);
                 let state = if proven { Member::Completed } else { Member::Unverified };

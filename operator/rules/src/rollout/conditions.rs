@@ -55,6 +55,7 @@ pub(super) fn conditions(
     set(condition::COMPLETE, phase == RolloutPhase::Completed, reason, message);
     set(condition::FAILED, failed, reason, message);
     set(condition::PAUSED, paused, reason, if paused { message } else { "" });
+    // kstatus has no condition for failure: it computes Failed from Stalled=True.
     let stalled = words.stalled || failed;
     set(condition::STALLED, stalled, reason, if stalled { message } else { "" });
     match approval {

@@ -163,6 +163,8 @@ impl<'a> Draft<'a> {
                 instance: member.to_owned(),
                 batch: self.batches[batch].name.clone(),
                 reason: cause.to_owned(),
+                // The status also has up to 10,000 names, and etcd accepts requests of up to 1.5
+                // MiB by default.
                 message: message.map(|message| message.chars().take(256).collect()),
             });
         }
@@ -173,6 +175,7 @@ impl<'a> Draft<'a> {
         self.failed.clear();
         let is_skip = |name: &str| {
             let reason: Option<Reason> = reason::by_name(name);
+            // Skipped devices are not retried, so the number of each of their reasons stays.
             reason.is_some_and(|reason| reason.effect == reason::Effect::Skipped)
         };
         self.reasons.retain(|name, _| is_skip(name));

@@ -98,6 +98,7 @@ impl Draft<'_> {
     pub(super) fn gate(&mut self, batch: usize) -> Option<Hold> {
         let hold = self.suspended().or_else(|| self.window()).or_else(|| self.approval(batch));
         let hold = hold.or_else(|| self.older_rollout(batch));
+        // The registry comes last: it need not be asked while another gate is closed.
         hold.or_else(|| self.firmware_is_unproven(batch))
     }
 
@@ -148,6 +149,8 @@ impl Draft<'_> {
     /// Returns the gate of an older rollout that still has to flash one of the same devices.
     fn older_rollout(&self, batch: usize) -> Option<Hold> {
         let rollout = self.snapshot.rollout;
+        // Both rollouts must agree on which one is older without asking each other. Creation times
+        // are whole seconds, so the names decide between equal ones.
         let rank = (rollout.created, rollout.namespace.as_str(), rollout.name.as_str());
         let is_older =
             |other: &&OtherRollout<'_>| (other.created, other.namespace, other.name) < rank;
@@ -179,6 +182,8 @@ impl Draft<'_> {
         let stored = self.firmware.as_ref()?;
         let trust = self.snapshot.world.firmware_trust(&stored.reference);
         let is_outdated = stored.trust != trust;
+        // Asked before each batch: firmware that is gone from its registry would fail every device
+        // of the batch.
         let starts = self.batches[batch].started_at.is_none() && stored.digest.is_some();
         if !starts && !is_outdated {
             return None;

@@ -56,6 +56,7 @@ impl Draft<'_> {
 
     /// Judges one batch. None: the batch passed.
     fn judge_batch(&mut self, batch: usize) -> Option<Verdict> {
+        // Batches that passed are judged too: their devices can regress until the run ends.
         if let Some(fault) = self.over_budget(batch) {
             return Some(Verdict::Stopped(fault));
         }
@@ -79,6 +80,7 @@ impl Draft<'_> {
         let now = self.now();
         let seconds = self.policy(batch).soak_seconds;
         let status = &mut self.batches[batch];
+        // The end is stored, so that a restart of the operator does not begin the soak again.
         let ended = status.ended_at.get_or_insert(Time(now)).0;
         let until = after(ended, seconds);
         if now < until {
@@ -155,6 +157,8 @@ impl Draft<'_> {
         let list = &self.lists[batch];
         let all = list.names.len() - list.count(Member::Skipped);
         let completed = self.completed(batch);
+        // In integers: 9 of 10 must meet 90 % exactly, which a quotient in floating point need
+        // not.
         if completed * 100 >= least * all {
             return None;
         }

@@ -13,6 +13,8 @@ use super::draft::Draft;
 use super::status::places;
 
 /// Longest part of the rollout's name in a FlashJob's name, which in turn is part of a Pod's name.
+// With run, batch and shard a name then has at most 52 characters. It becomes the label `app` of
+// the Pods, and a label value has at most 63.
 const NAME: usize = 38;
 
 /// Name of a FlashJob: `<rollout, at most 38>-<run>-<batch, 2 digits>[-<shard>]`. `batch` is its

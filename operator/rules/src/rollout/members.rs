@@ -152,6 +152,8 @@ impl<'a> Comparison<'a> {
         let reported = device.version.and_then(semantic);
         let mut unknown = false;
         if !spec.allow_downgrade {
+            // `cmp_precedence` ignores build metadata, as SemVer 2.0.0 section 10 demands; `Ord`
+            // of the crate semver compares it.
             match (&reported, &self.target) {
                 (Some(reported), Some(target)) if reported.cmp_precedence(target).is_gt() => {
                     left_out.newer += 1;
@@ -178,6 +180,8 @@ impl<'a> Comparison<'a> {
 
 /// Parses a semantic version, with or without a leading `v`.
 fn semantic(text: &str) -> Option<Version> {
+    // In SemVer 2.0.0 the `v` is no part of a version, but tags, and versions that devices report,
+    // often have it.
     Version::parse(text.strip_prefix('v').unwrap_or(text)).ok()
 }
 

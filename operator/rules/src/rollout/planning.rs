@@ -54,6 +54,7 @@ pub(super) fn plan_run(
         }
     }
     status.start_time = Some(Time(snapshot.now));
+    // A `retry` that was set before the run must not retry its first failures.
     status.retry = spec.retry.clone();
     let words = if planned.count() == 0 {
         let message = format!("nothing to flash: {}", summary::left_out(&planned.left_out));

@@ -89,6 +89,8 @@ impl<'a> Draft<'a> {
 
     /// Suspends a FlashJob, so that it starts no more devices.
     pub(super) fn suspend(&mut self, child: &Child<'_>) {
+        // An ended FlashJob is left alone: a patch would raise its generation and make it look
+        // unobserved until its next status.
         if child.spec.suspend != Some(true) && !child.has_ended() {
             let patch = Map::from_iter([("suspend".to_owned(), Value::Bool(true))]);
             self.patch(child, patch, None);
@@ -110,6 +112,7 @@ impl<'a> Draft<'a> {
     /// Suspends FlashJobs that were edited, and deletes them once their results are stored; new
     /// FlashJobs take over their remaining devices.
     pub(super) fn replace_edited(&mut self) {
+        // A deleted FlashJob takes its results with it, so they are stored first.
         let all_stored = (0..self.lists.len()).all(|batch| self.is_stored(batch));
         for child in self.edited.clone() {
             if !child.is_quiet() {

@@ -68,6 +68,8 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
         draft.suspend(child);
     }
     let over = stored.completion_time.is_some();
+    // Suspension stops new attempts only. A device in flight has to end before a FlashJob of
+    // another run may flash it.
     if !snapshot.children.iter().all(|child| child.stays_quiet(over)) {
         let run = draft.run;
         let words = Words {
@@ -82,6 +84,7 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
         return draft.finish(words);
     }
     let mut history = stored.history.clone();
+    // A run without a start was never planned, so it has flashed nothing.
     if stored.start_time.is_some() {
         history.insert(0, past_run(&draft));
         history.truncate(HISTORY);
@@ -163,6 +166,7 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
         draft.wake(deadline);
     }
     draft.follow();
+    // Results were read first, so that devices whose failure this plan reads are retried too.
     if retries {
         draft.try_again();
         draft.retry.clone_from(&spec.retry);

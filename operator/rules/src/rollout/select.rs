@@ -83,6 +83,7 @@ fn meets(requirement: &PropertyRequirement, device: &Device<'_>) -> bool {
     let listed = |value: &str| requirement.values.iter().flatten().any(|listed| listed == value);
     match requirement.operator {
         PropertyOperator::In => value.is_some_and(listed),
+        // As in label selectors of Kubernetes, NotIn also matches where the key is missing.
         PropertyOperator::NotIn => !value.is_some_and(listed),
         PropertyOperator::Exists => value.is_some(),
         PropertyOperator::DoesNotExist => value.is_none(),

@@ -18,6 +18,8 @@ impl<'a> Draft<'a> {
             list.states[places(shard)].iter().filter(|state| state.is_open()).count()
         };
         let working: usize = list.shards.iter().map(working).sum();
+        // The next FlashJob is created before this one has ended: its last devices could not use
+        // all places.
         if working >= self.most_in_flight(batch) {
             return false;
         }

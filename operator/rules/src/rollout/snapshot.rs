@@ -86,6 +86,8 @@ impl Rollout {
     /// spec.
     #[must_use]
     pub fn of(rollout: FlashRollout) -> Self {
+        // Read from the spec as written: a mistyped window makes the effective spec an error, and
+        // must not keep `suspend` and `abort` from their effect.
         let is_held = [rollout.spec.suspend, rollout.spec.abort].contains(&Some(true));
         let spec = rollout.spec.effective();
         let schedule = spec.as_ref().ok().map(super::windows::schedule).transpose();
@@ -170,6 +172,8 @@ impl<'a> Child<'a> {
     /// previous spec.
     #[must_use]
     pub(crate) fn is_observed(&self) -> bool {
+        // Kubernetes API conventions: a status describes the generation in `observedGeneration`.
+        // Before the current one is observed, the FlashJob may start devices by its previous spec.
         self.status.observed_generation >= self.generation
             && self.status.observed_generation.is_some()
     }

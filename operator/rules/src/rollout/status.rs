@@ -102,6 +102,8 @@ impl Member {
     pub fn after_absence(self) -> Option<Self> {
         match self {
             Self::OpenAgain | Self::TriedAgain => None,
+            // Absence does not undo that this run has begun with the device: a new version that it
+            // reports later is still the work of this run.
             Self::Tried | Self::Retry => Some(Self::TriedAgain),
             _ => Some(Self::OpenAgain),
         }
@@ -134,6 +136,7 @@ impl<'a> List<'a> {
                 .is_some_and(|end| end <= length)
         };
         Self {
+            // Borrowed: a run has up to 10,000 names, and every plan reads them.
             names: stored.instances.iter().map(String::as_str).collect(),
             states: letters.take(length).collect(),
             shards: stored.shards.iter().filter(fits).copied().collect(),
@@ -242,6 +245,8 @@ pub(crate) fn open_members<'a>(
     namespace: &'a str,
     status: &'a FlashRolloutStatus,
 ) -> impl Iterator<Item = (&'a str, &'a str)> {
+    // A run that has ended starts nothing more, so rollouts behind it need not wait for the
+    // devices that it left open.
     let over = status.phase.is_some_and(flashjob_api::RolloutPhase::is_final);
     let lists = status.members.iter().filter(move |_| !over);
     let members = lists.flat_map(|list| {

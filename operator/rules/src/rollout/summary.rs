@@ -231,6 +231,8 @@ impl Draft<'_> {
             failed: std::mem::take(&mut self.failed),
             history: stored.history.clone(),
             retry: self.retry.take(),
+            // `activeDeadlineSeconds` of a run that `retry` has reopened counts from its new
+            // start.
             start_time: if self.restarted && !ended {
                 Some(Time(self.now()))
             } else {

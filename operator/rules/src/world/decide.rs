@@ -46,6 +46,8 @@ impl World {
         let Some(part) = job.part.as_ref().filter(|_| job.may_drop_results()) else {
             return false;
         };
+        // A rollout that was created again under the same name stores no results of the first one,
+        // so its uid is compared too.
         let cached = self.rollouts.get(&part.rollout);
         let Some(cached) = cached.filter(|cached| cached.rollout.uid == part.owner) else {
             return false;
@@ -56,6 +58,7 @@ impl World {
             children: child(job).into_iter().collect(),
             other_rollouts: Vec::new(),
             refused: None,
+            // Whether a result is stored does not depend on the time.
             now: Timestamp::UNIX_EPOCH,
         })
     }

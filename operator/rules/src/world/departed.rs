@@ -20,6 +20,7 @@ impl Departed {
     /// version.
     pub fn note(&mut self, uid: &str, version: &str) {
         let key = key(uid);
+        // A Pod whose label is removed, put back and removed again departs more than once.
         if self.versions.insert(key, version.to_owned()).is_none() {
             self.order.push_back(key);
         }

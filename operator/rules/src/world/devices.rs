@@ -77,6 +77,8 @@ impl Devices {
             return Vec::new();
         }
         let mut jobs = self.asking_for(&instance);
+        // The list after a broken watch can contain the recreated Instance of a name before the
+        // old one is found missing: both must not be indexed under that name.
         let before = self
             .by_uid(&instance.uid)
             .or_else(|| self.by_name(&instance.namespace, &instance.name))
@@ -160,10 +162,14 @@ impl Devices {
         }
         let record = job.record(uid)?;
         let namespace = &job.key.namespace;
+        // Akri derives the name from a hash of the device's id: a device that comes back after a
+        // reboot has another uid, but the same name.
         if let Some(instance) = record.name.as_ref().and_then(|name| self.by_name(namespace, name))
         {
             return Some(instance);
         }
+        // New firmware can change APPLICATION_TYPE, which can move a device to another Akri
+        // Configuration and so give it another name; its endpoint stays.
         let identity = Identity::endpoint(record.host_endpoint.as_deref()?);
         self.at(&identity).into_iter().find(|instance| instance.namespace == *namespace)
     }

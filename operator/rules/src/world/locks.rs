@@ -48,6 +48,8 @@ impl Locks {
     /// Locks the device of a Pod that may be running, even if no job has locked it.
     pub fn see_pod(&mut self, pod: &Pod) {
         self.forget_pod(&pod.uid);
+        // Without an identity nothing can be locked; the plan still finds such a Pod by the uid of
+        // its device.
         if !pod.may_run() || pod.identities.is_empty() {
             return;
         }

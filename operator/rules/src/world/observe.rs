@@ -40,6 +40,7 @@ impl World {
         let mut holders = HashMap::new();
         let mut has_duplicates = false;
         if let Ok(spec) = &job.spec {
+            // Results of another run do not count, so all devices are looked up.
             let again = !job.same_run();
             let mut text = String::new();
             for (place, uid) in spec
@@ -52,6 +53,9 @@ impl World {
                     sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
                 if let Sighting::Seen(instance) = &sighting {
                     let overriding = spec.host_endpoint.as_deref();
+                    // `is_locked` looks at the identities of the Instance alone, among which an
+                    // overriding endpoint is not. Most devices are free, and then nothing is
+                    // copied.
                     if overriding.is_some() || self.locks.is_locked(instance, &mut text) {
                         let held = instance.identities(overriding).into_iter();
                         holders.extend(held.filter_map(|identity| {
@@ -93,6 +97,8 @@ impl World {
             };
             memory.note_quota(in_use, now);
         }
+        // A lock that another job releases is no event of this job, which has to be planned again
+        // then.
         if holders.is_empty() && in_flight_of_others.is_empty() {
             self.waiting.remove(key);
         } else {
@@ -189,6 +195,8 @@ impl World {
                 is_proven || !pod.may_run() || after(gone.last_seen, pod.may_run_seconds) <= now;
             let expired = gone.confirmed && is_over;
             let record = job.record(&pod.device);
+            // While the stored attempt is that of this Pod, the plan needs it: without it the Pod
+            // would be queried again and its device locked for another full deadline.
             let current = pod.run.is_some()
                 && pod.run == job.status.run
                 && record.is_some_and(|record| {

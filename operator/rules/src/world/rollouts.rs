@@ -256,6 +256,7 @@ impl Rollouts {
     /// Marks all unfinished rollouts as due because devices have changed.
     pub fn devices_changed(&mut self) {
         for cached in self.by_key.values().filter(|cached| !cached.is_final()) {
+            // A rollout that is due at once already stays so: `or_insert` does not postpone it.
             self.due.entry(cached.key()).or_insert(DEVICES_PAUSE);
         }
     }
@@ -272,6 +273,8 @@ impl Rollouts {
 
     /// Wakes the rollouts that wait for one of these reasons.
     fn wake_those_that_wait(&mut self, reasons: &[RolloutReason], pause: Duration) {
+        // The stored reason tells who waits: neither a result of another rollout nor a deleted
+        // FlashJob of somebody else is an event of the one that waits.
         let waits = |cached: &&Arc<CachedRollout>| {
             let reason = cached.rollout.status.reason.as_deref();
             reasons.iter().any(|waited| reason == Some(waited.name))

@@ -42,6 +42,8 @@ impl World {
                 let (job, name, uid) = (pod.job.clone(), pod.name.clone(), pod.uid.clone());
                 let ended = pod.ended.is_some();
                 self.see_pod(*pod);
+                // No watch reports this Pod any more, so unless it has ended its end cannot be
+                // observed: it is handled like one that vanished.
                 if !ended {
                     self.lose_pod(&job, &name, &uid, now);
                 }
@@ -63,6 +65,8 @@ impl World {
                 self.rules = *rules;
                 // The firmware that is trusted may have changed.
                 self.rollouts.all_due();
+                // The change of the plugins, which follows each new configuration, plans the
+                // FlashJobs.
                 Vec::new()
             }
         };
@@ -109,6 +113,7 @@ impl World {
             Object::Pod(pod) => {
                 let ended = pod.ended.is_some();
                 let mut keys: Vec<JobKey> = self.see_pod(*pod).into_iter().collect();
+                // The end of a Pod releases its device, for which jobs of any namespace may wait.
                 if ended {
                     keys.extend(self.waiting_jobs());
                 }
@@ -135,6 +140,8 @@ impl World {
             Object::Pod(pod) => {
                 let (job, name) = (pod.job.clone(), pod.name.clone());
                 self.note_departure(uid, &pod.resource_version);
+                // The state in the deletion event may be the only one that shows the end of the
+                // Pod: its container can end and the Pod be deleted between two events.
                 self.see_pod(*pod);
                 self.lose_pod(&job, &name, uid, now);
                 let mut keys = self.waiting_jobs();

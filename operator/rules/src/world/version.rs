@@ -5,6 +5,8 @@
 pub(super) fn newer(version: &str, than: &str) -> bool {
     match (version.parse::<u128>(), than.parse::<u128>()) {
         (Ok(version), Ok(than)) => version > than,
+        // Kubernetes calls them opaque; with etcd they are its revision, a number that grows.
+        // Where one is no number, the state is applied rather than lost.
         _ => true,
     }
 }

@@ -26,6 +26,7 @@ pub(crate) fn is_protected(spec: &EffectiveSpec, policy: &Policy) -> bool {
 /// Composes a budget that denies every eviction of the job's Pods. It is deleted with the job.
 #[must_use]
 pub fn budget(job: &Job) -> PodDisruptionBudget {
+    // `app` is a common label: Pods of other owners with the same value must stay evictable.
     let is_flash = LabelSelectorRequirement {
         key: label::UUID.to_owned(),
         operator: "Exists".to_owned(),

@@ -31,6 +31,8 @@ pub(super) fn owner(job: &Job) -> OwnerReference {
         name: job.key.name.clone(),
         uid: job.uid.clone(),
         controller: Some(true),
+        // True would require the right to update the finalizers of FlashJobs, where the admission
+        // plugin OwnerReferencesPermissionEnforcement is enabled.
         block_owner_deletion: None,
     }
 }

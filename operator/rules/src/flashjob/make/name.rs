@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 /// device, attempt)>`: a DNS-1035 label.
 #[must_use]
 pub fn attempt_name(job: &str, job_uid: &str, run: &str, device: &str, attempt: u32) -> String {
+    // The name depends on nothing else, so a create that is repeated after a crash is answered 409
+    // and does not start a second Pod.
     name(job, &[job_uid, run, device, &attempt.to_string()])
 }
 
@@ -41,6 +43,8 @@ fn name(job: &str, parts: &[&str]) -> String {
         .take(6)
         .flat_map(|byte| [byte >> 4, byte & 15])
         .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]));
+    // A FlashJob's name may contain dots (DNS subdomain, RFC 1123). A Service's name may not: it
+    // is a label (RFC 1035) of at most 63 characters.
     let readable = job.chars().take(40).map(|letter| if letter == '.' { '-' } else { letter });
     let mut name = String::with_capacity(56);
     name.push_str("fj-");

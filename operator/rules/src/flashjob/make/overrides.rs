@@ -67,6 +67,7 @@ pub(super) fn check_overrides(overrides: &PodOverrides, policy: &PodPolicy) -> R
         }
     }
     for toleration in overrides.tolerations.iter().flatten() {
+        // An empty key, with the operator Exists, tolerates every taint, as a missing one does.
         let key = toleration.key.as_deref().filter(|key| !key.is_empty());
         if !policy.allows_toleration(key) {
             return Err(not_allowed("tolerations", key.unwrap_or("*"), "podPolicy.tolerations"));
@@ -112,6 +113,7 @@ pub(super) fn resources(
     let mut limits = merged(requested.limits, &defaults.limits);
     let requests = merged(requested.requests, &defaults.requests);
     if attempt.flash.attach_device {
+        // An extended resource cannot be overcommitted: Kubernetes sets its request to the limit.
         limits.insert(format!("akri.sh/{}", attempt.instance.name), Quantity("1".to_owned()));
     }
     let some = |map: BTreeMap<String, Quantity>| (!map.is_empty()).then_some(map);
@@ -145,6 +147,8 @@ pub(super) fn affinity(attempt: &Attempt<'_>, policy: &PodPolicy) -> Option<core
         .iter()
         .flatten()
         .any(|toleration| toleration.key.as_deref().unwrap_or_default().is_empty());
+    // Such a Pod also tolerates the taints of the control plane, from which only a node affinity
+    // can keep it away.
     let shunned = (everywhere && policy.excludes_control_plane()).then(|| {
         let absent = |key: &str| core::NodeSelectorRequirement {
             key: key.to_owned(),

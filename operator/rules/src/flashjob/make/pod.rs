@@ -55,9 +55,15 @@ pub fn pod(
             ..ObjectMeta::default()
         },
         spec: Some(core::PodSpec {
+            // The kubelet must not start a flash again by itself: each attempt is counted, judged
+            // by its plugin, and made after a pause.
             restart_policy: Some("Never".to_owned()),
+            // The kubelet enforces it even while it cannot reach the API server. The lock of a
+            // device whose Pod vanished relies on that.
             active_deadline_seconds: Some(deadline.max(1)),
             termination_grace_period_seconds: Some(GRACE_SECONDS),
+            // The author of a FlashJob chooses the image: a token would give it the rights of the
+            // service account.
             automount_service_account_token: Some(false),
             service_account_name: non_empty(overrides.service_account_name.as_ref()),
             priority_class_name: non_empty(overrides.priority_class_name.as_ref()),
@@ -156,6 +162,8 @@ fn container(
             read_only_root_filesystem: policy.pods.read_only_root_filesystem.then_some(true),
             ..container_security(flash)
         }),
+        // Programs print the cause of a failure last and write no termination message. The kubelet
+        // then takes the end of the log, at most 2,048 bytes or 80 lines.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: (!mounts.is_empty()).then_some(mounts),
         ..core::Container::default()
@@ -218,6 +226,7 @@ fn pod_security(flash: &FlashPod) -> core::PodSecurityContext {
     let groups = flash.groups.iter().map(|group| i64::from(*group)).collect::<Vec<_>>();
     core::PodSecurityContext {
         supplemental_groups: (!groups.is_empty()).then_some(groups),
+        // The level `restricted` of the Pod Security Standards requires a profile to be named.
         seccomp_profile: Some(core::SeccompProfile {
             type_: "RuntimeDefault".to_owned(),
             localhost_profile: None,
@@ -229,6 +238,8 @@ fn pod_security(flash: &FlashPod) -> core::PodSecurityContext {
 fn container_security(flash: &FlashPod) -> core::SecurityContext {
     let add = (!flash.capabilities.is_empty()).then(|| flash.capabilities.clone());
     core::SecurityContext {
+        // `restricted` requires allowPrivilegeEscalation, capabilities and runAsNonRoot to be set:
+        // a missing field is refused like a wrong one.
         allow_privilege_escalation: Some(false),
         capabilities: Some(core::Capabilities { add, drop: Some(vec!["ALL".to_owned()]) }),
         privileged: Some(false),
@@ -263,6 +274,8 @@ fn volumes(flash: &FlashPod, grants: &Grants) -> (Vec<core::Volume>, Vec<core::V
         });
         let source = core::SecretVolumeSource {
             secret_name: Some(granted.secret_name.clone()),
+            // Without `items` the volume would contain every key of the Secret, not only those
+            // that were granted.
             items: Some(items.collect()),
             ..core::SecretVolumeSource::default()
         };

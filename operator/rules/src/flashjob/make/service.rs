@@ -22,6 +22,8 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
         labels.insert(label::UUID.to_owned(), String::new());
         labels.remove(label::ATTEMPT);
     }
+    // The slot selects, not the device: a pooled Service keeps its selector while it is passed
+    // from device to device.
     let selector = [(label::APP, attempt.job.key.name.as_str()), (label::SLOT, attempt.slot)];
     let mut annotations = BTreeMap::from([
         (annotation::PLUGIN.to_owned(), attempt.plugin.to_owned()),
@@ -36,6 +38,7 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
             entries.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
+    // After the defaults, so that it replaces the same annotation in the configuration.
     if let Some((annotation, address)) =
         policy.external_ip_annotation.clone().zip(external_ip.clone())
     {
@@ -63,6 +66,8 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
             type_: Some("LoadBalancer".to_owned()),
             selector: Some(selector.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             ports: Some(ports.collect()),
+            // Deprecated since Kubernetes 1.24, as load balancers do not treat it alike. MetalLB
+            // rejects a Service that has both this field and the annotation.
             load_balancer_ip: external_ip.filter(|_| policy.external_ip_annotation.is_none()),
             // The device is triggered as soon as the container runs; the route to the container
             // must not wait until the kubelet has reported the Pod as ready, nor for the readiness

@@ -33,9 +33,13 @@ impl<'a> Parts<'a> {
             Some(rest) => (rest, 443),
             None => (text.strip_prefix("http://").unwrap_or(text), 80),
         };
+        // The WHATWG URL Standard, by which many programs parse, ends the host of an http URL at a
+        // backslash too.
         let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let (user, authority) =
+            // Only the last @ separates the user: by the first one, a user name could pose as the
+            // host.
             authority.rsplit_once('@').map_or((false, authority), |(_, host)| (true, host));
         let (host, port) = split_port(authority);
         Self { user, path, host, port, default_port }
@@ -47,6 +51,7 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
         return (&authority[..=end], authority[end + 1..].strip_prefix(':'));
     }
     match authority.split_once(':') {
+        // With more than one colon it is an IPv6 address without brackets, and has no port.
         Some((host, port)) if !port.contains(':') => (host, Some(port)),
         _ => (authority, None),
     }
@@ -62,6 +67,8 @@ impl Endpoint {
             None | Some("") => parts.default_port,
             Some(port) => port.parse().ok()?,
         };
+        // `Host::parse` reads numbers as inet_aton does, such as 010.9.0.2 and 0xa090002. A
+        // trailing dot marks an absolute name (RFC 1034, section 3.1) of the same host.
         let host = match parts.host.parse::<Ipv6Addr>() {
             Ok(address) => Host::Ipv6(address),
             Err(_) => Host::parse(parts.host.trim_end_matches('.')).ok()?,

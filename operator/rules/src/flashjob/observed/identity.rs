@@ -18,6 +18,7 @@ impl Identity {
     pub fn endpoint(endpoint: &str) -> Self {
         let text = match Endpoint::read(endpoint) {
             Some(endpoint) => endpoint.to_string(),
+            // An endpoint that cannot be parsed still locks: the same text is the same device.
             None => endpoint.trim().to_ascii_lowercase(),
         };
         Self(format!("endpoint/{text}"))

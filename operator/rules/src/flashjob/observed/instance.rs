@@ -114,6 +114,8 @@ impl Instance {
         instance.identity =
             match (instance.endpoint(), instance.bus_path(), instance.nodes.first()) {
                 (Some(endpoint), _, _) => Identity::endpoint(endpoint),
+                // A path is unique on its node only: two nodes can have a device each at the same
+                // path.
                 (None, Some(path), Some(node)) => Identity::bus(node, path),
                 _ => instance.identity,
             };
@@ -196,6 +198,7 @@ impl Instance {
     #[must_use]
     pub fn reachable(&self, endpoint: Option<&str>) -> bool {
         self.fault.is_none()
+            // Akri keeps an Instance without nodes for a device that no node sees.
             && !self.nodes.is_empty()
             && (endpoint.is_some() || self.identity.is_a_way())
     }

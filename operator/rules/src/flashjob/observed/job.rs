@@ -78,6 +78,8 @@ impl Part {
     fn of(metadata: &ObjectMeta, spec: FlashJobSpec) -> Option<Self> {
         let kind = FlashRollout::kind(&());
         let owners = metadata.owner_references.iter().flatten();
+        // Kubernetes allows one controller among the owners; other owner references can be added
+        // by anyone who may update the object.
         let owner = owners.filter(|owner| owner.controller == Some(true) && owner.kind == kind);
         let owner = owner.into_iter().next()?;
         let namespace = metadata.namespace.clone().unwrap_or_default();
@@ -134,6 +136,8 @@ impl Job {
         status: FlashJobStatus,
     ) -> Self {
         let finalizers = metadata.finalizers.unwrap_or_default();
+        // Failed and skipped devices have their results in the lists of uids; no attempt needs
+        // their records.
         let unfinished = |state| !matches!(state, DeviceState::Failed | DeviceState::Skipped);
         let devices = status.devices.iter().enumerate();
         let stored = devices.filter(|(_, device)| unfinished(device.state));

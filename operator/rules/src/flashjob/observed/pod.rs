@@ -89,6 +89,8 @@ impl Pod {
         let labels = pod.labels();
         let annotations = pod.annotations();
         let spec = pod.spec.as_ref();
+        // For Pods of the Go operator, which set neither: 900 s is the default of
+        // deviceTimeoutSeconds, 30 s that of Kubernetes.
         let deadline = spec.and_then(|spec| spec.active_deadline_seconds).unwrap_or(900);
         let grace = spec.and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
         let digest = annotations.get(annotation::DIGEST).and_then(|digest| digest.parse().ok());
@@ -112,6 +114,8 @@ impl Pod {
             scheduled: spec.is_some_and(|spec| spec.node_name.is_some()),
             waiting: state::waiting(pod),
             ended: state::ended(pod),
+            // The kubelet sets startTime when it accepts the Pod, and counts activeDeadlineSeconds
+            // from it. Only its presence is used, as the node's clock may be wrong.
             taken: pod.status.as_ref().is_some_and(|status| status.start_time.is_some()),
             may_run_seconds: deadline.saturating_add(grace),
             gone: None,
@@ -161,6 +165,8 @@ impl Pod {
 pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     let owners = metadata.owner_references.as_ref()?;
     owners.iter().find(|owner| {
+        // The version is not compared: it changes when a new version of the API is added, and the
+        // owner stays the same.
         owner.kind == "FlashJob" && owner.api_version.split('/').next() == Some(GROUP)
     })
 }

@@ -47,6 +47,8 @@ impl Refusal {
         let meaning = match status.code {
             400 | 422 => Meaning::Final,
             403 => forbidden(status)?,
+            // 429 and 5xx say nothing about the object: the API server or a webhook is overloaded
+            // or away.
             _ => return None,
         };
         Some(Self { object, meaning, message: status.message.clone(), at })
@@ -68,6 +70,8 @@ fn forbidden(status: &Status) -> Option<Meaning> {
     if says(" cannot create resource ") {
         return None;
     }
+    // "status unknown": the quota controller has not computed the usage of a new ResourceQuota
+    // yet.
     if says("exceeded quota: ") || says("status unknown for quota: ") {
         return Some(Meaning::Quota { unused_since: None });
     }

@@ -111,6 +111,8 @@ impl Service {
 fn addresses(service: &core::Service) -> Vec<Address> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+    // With an error on a port, the load balancer has assigned the address but does not serve that
+    // port.
     let works = |entry: &&core::LoadBalancerIngress| {
         entry.ports.iter().flatten().all(|port| port.error.as_ref().is_none_or(String::is_empty))
     };

@@ -21,6 +21,7 @@ impl Draft<'_> {
 
     pub(super) fn await_address(&mut self, uid: &str, wish: &AddressWish, addresses: &[Address]) {
         let Some(record) = self.records.get(uid) else { return };
+        // `since` is stored, so a restart of the operator does not extend the wait.
         let since = record.holds_since().unwrap_or_else(|| self.now());
         // The device must not be given an address other than the requested one.
         let mismatch = wish.requested_ip.zip(addresses.first()).map(|(requested_ip, address)| {
@@ -62,6 +63,8 @@ impl Draft<'_> {
             );
             return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
         }
+        // A pool that is smaller than the fleet is no fault (the first users' MetalLB pool has
+        // about nine addresses): an address in use is given back, so no attempt is counted.
         if self.observed.addresses_in_use {
             let message = format!("{message}{kept}");
             return self.back_to_queue(uid, Some((reason::WAITING_FOR_ADDRESS, &message)));

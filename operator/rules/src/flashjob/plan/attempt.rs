@@ -57,11 +57,15 @@ impl Draft<'_> {
     fn follow(&mut self, uid: &str) {
         let Some(record) = self.records.get(uid) else { return };
         let (state, attempt) = (record.state, record.attempt.max(1));
+        // The end of its Pod is judged and stored, and the Pod may be deleted at any time: from
+        // here on only the version that the device reports counts.
         if state == DeviceState::Verifying {
             return self.verify(uid);
         }
         let name = self.attempt_name(uid, attempt);
         let pod = self.pod(&name);
+        // A node that reports again shows how its Pod ended, and a Pod that only lost its labels
+        // may get them back: such a Pod is followed like any other.
         if state == DeviceState::Lost && pod.is_none_or(|pod| self.is_given_up(pod)) {
             return self.wait_out_the_lost(uid);
         }
@@ -95,6 +99,8 @@ impl Draft<'_> {
     }
 
     fn follow_pod(&mut self, uid: &str, pod: &Pod) {
+        // The create may have succeeded just before the operator was killed: the Pod then exists
+        // although the stored state is still Exposing.
         let begins =
             self.records.get(uid).is_some_and(|record| record.state != DeviceState::Flashing);
         self.set(uid, DeviceState::Flashing, |record| {
@@ -105,6 +111,8 @@ impl Draft<'_> {
                 record.message = None;
             }
         });
+        // The device is in flight only until its Pod has ended: its place must not stay taken
+        // while a plugin that is slow or not loaded is asked for the verdict.
         if let Some(ended) = &pod.ended {
             self.released.insert(uid.to_owned());
             return self.judge(uid, pod, ended);
@@ -116,6 +124,8 @@ impl Draft<'_> {
     }
 
     fn follow_running(&mut self, uid: &str, pod: &Pod) {
+        // The kubelet itself enforces activeDeadlineSeconds. A Pod that is long past it and has no
+        // end belongs to a kubelet that does not report, and perhaps never will.
         if let Some(at) = self.observed.overdue_at(pod)
             && self.over(at, 0)
         {
@@ -162,6 +172,8 @@ impl Draft<'_> {
             // the device until it is gone.
             return self.fail(uid, reason, &waiting.message);
         }
+        // This process measures the time: the clock of the node that wrote the Pod's status may be
+        // wrong. After a restart the period begins again.
         let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());
         // It is normal for a Pod to wait for the scheduler, and for its volumes for a while.
         let is_usual = match waiting.cause {
@@ -195,6 +207,8 @@ impl Draft<'_> {
     /// Gives up a Pod whose node is unreachable: its kubelet ended the container, or the node is
     /// off.
     fn give_pod_up(&mut self, uid: &str, pod: &Pod) {
+        // The delete only marks the Pod: the API server keeps it until its kubelet confirms the
+        // end or the node is removed, so the device does not wait for it to disappear.
         if !pod.deleting {
             self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
         }
@@ -211,6 +225,8 @@ impl Draft<'_> {
             record.reason = Some(reason.name.to_owned());
             record.message = Some(message.to_owned());
         });
+        // The Pod keeps running until the reason is stored, so this write does not wait for its
+        // turn.
         if !stored {
             self.plan.urgent = true;
         } else if !pod.deleting {
@@ -222,14 +238,18 @@ impl Draft<'_> {
     fn noted(&self, uid: &str) -> Option<Reason> {
         let stored = self.observed.stored(uid)?;
         let name = stored.reason.as_deref()?;
+        // In other states the record still has the reason of the previous attempt.
         let flashing = stored.state == DeviceState::Flashing;
         STOPPED.into_iter().find(|reason| flashing && reason.name == name)
     }
 
     fn follow_gone(&mut self, uid: &str, pod: &Pod, gone: &Gone) {
+        // A watch with a label selector reports a Pod as deleted also when somebody removes the
+        // label. Only a query shows whether the Pod still exists.
         if !gone.confirmed {
             return self.step(Step::ConfirmPod { name: pod.name.clone(), device: uid.to_owned() });
         }
+        // No kubelet starts a Pod that was never bound to a node, so the device is free at once.
         if !pod.scheduled {
             let reason = self.noted(uid).unwrap_or(reason::POD_LOST);
             return self.give_up_attempt(
@@ -238,6 +258,8 @@ impl Draft<'_> {
                 &format!("Pod {} was deleted before it ran", pod.name),
             );
         }
+        // Removal from the API server stops no container: after a forced deletion, or on a lost
+        // node, it runs until the kubelet enforces the deadline and the grace period.
         let until = after(gone.last_seen, pod.may_run_seconds);
         let message = format!(
             "Pod {} vanished before its outcome was observed; the device stays locked until the \
@@ -270,6 +292,8 @@ impl Draft<'_> {
         if !self.over(until, 0) {
             return;
         }
+        // The device may have been flashed and be rebooting, so one that can prove it gets the
+        // time to report before it is flashed again.
         if !provable || !self.is_in_spec(uid) || self.over(until, self.spec.verify.timeout_seconds)
         {
             let message = "the Pod vanished before its outcome was observed, and the device did \
@@ -326,6 +350,8 @@ impl Draft<'_> {
                 Judged::Asked(Ok(Verdict::Retry(text))) => {
                     self.give_up_unless_proven(uid, reason_of(ended), &sentence(text, ended))
                 }
+                // The plugin knows only how the container ended; the version that the device
+                // reports outranks its verdict.
                 Judged::Asked(Ok(Verdict::GiveUp(_))) if self.is_proven(uid) => {
                     self.flashed(uid, Proof::ReportedVersion)
                 }
@@ -341,6 +367,8 @@ impl Draft<'_> {
             };
         }
         let plugins = self.observed.plugins.clone();
+        // A Pod is judged by the digest that described it: an upgraded plugin may give exit codes
+        // and messages another meaning.
         let began_with = pod.plugin.as_ref();
         let plugin = began_with.and_then(|(name, digest)| {
             Some((plugins.iter().find(|view| view.name == *name)?, digest))

@@ -53,6 +53,8 @@ impl<'a> Draft<'a> {
                 (None, Some(device)) => foreign.contains(device.as_str()),
                 (None, None) => false,
             };
+            // A Service goes before the Pod of a stored outcome is gone: others wait for its
+            // address.
             if !has_pod && !self.is_needed(service) {
                 self.step(Step::DeleteService {
                     name: service.name.clone(),
@@ -93,6 +95,8 @@ impl<'a> Draft<'a> {
         }
         let is_orphaned = self.observed.stored(&pod.device).is_none()
             || !self.is_in_spec(&pod.device) && !self.records.contains_key(&pod.device);
+        // A Pod that runs without a record is not stopped: its device may be in the middle of a
+        // write.
         is_orphaned && pod.ended.is_some()
     }
 
@@ -136,6 +140,8 @@ impl<'a> Draft<'a> {
             }
         }
         let now = self.now();
+        // A device that connects late must reach nobody: a Service that is deleted at once gives
+        // its address to the next device's Pod, which sends other firmware.
         let since = self.observed.idle_services.get(&service.name).copied().unwrap_or(now);
         !self.over(since, self.observed.periods.late_callback_seconds)
     }

@@ -247,6 +247,8 @@ impl<'a> Draft<'a> {
             .as_ref()
             .filter(|_| self.same_run)
             .map(|time| time.0);
+        // Until the new run is stored, the stored start is that of the previous run: measured from
+        // there, a new run could be over before it begins.
         match (self.spec.active_deadline_seconds, start) {
             (Some(seconds), Some(start)) => self.over(start, seconds),
             _ => false,
@@ -413,6 +415,8 @@ impl<'a> Draft<'a> {
     pub fn back_to_queue(&mut self, uid: &str, why: Option<(Reason, &str)>) {
         let now = self.now();
         self.set(uid, DeviceState::Pending, |record| {
+            // The queue sorts devices that had their turn by this time. It is in the past at the
+            // next plan, so it delays nothing.
             record.not_before = Some(Time(now));
             record.pod = None;
             record.external_ip = None;
@@ -429,6 +433,8 @@ impl<'a> Draft<'a> {
     /// together, and two plans of one snapshot agree.
     fn pause(&self, uid: &str, attempt: u32) -> i64 {
         let periods = &self.observed.periods;
+        // The exponent is limited: disruptions raise the attempt's number too, and a shift by 64
+        // bits or more overflows.
         let doubled = periods.retry_seconds.saturating_mul(1 << attempt.saturating_sub(1).min(20));
         let pause = doubled.min(periods.longest_retry_seconds).max(0);
         let spread = Sha256::digest(format!("{uid}/{attempt}").as_bytes());
@@ -440,6 +446,8 @@ impl<'a> Draft<'a> {
     pub fn identities(&self, uid: &str) -> Vec<Identity> {
         let instance = self.instance(uid).map(AsRef::as_ref);
         match (self.records.get(uid), instance) {
+            // A begun attempt keeps the identities under which it was locked, even if Akri reports
+            // another endpoint now: its Pod still works with the previous one.
             (Some(record), _) if record.is_locked() => {
                 self.observed.job.identities(record, instance)
             }

@@ -14,6 +14,8 @@ use crate::flashjob::observed::{Observed, Pod, after};
 
 /// Plans for a FlashJob that is being deleted. Needs neither a plugin nor a registry.
 pub(super) fn plan(observed: &Observed) -> Plan {
+    // Our finalizer was never stored or is removed already: only the finalizer of another
+    // controller keeps the FlashJob.
     if !observed.job.has_finalizer {
         return Plan::default();
     }
@@ -25,11 +27,15 @@ pub(super) fn plan(observed: &Observed) -> Plan {
             plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
         }
     }
+    // Services in deletion are not waited for: the load balancer's own finalizer keeps each until
+    // its address is given back.
     for service in observed.services.iter().filter(|service| !service.deleting) {
         waiting = true;
         plan.steps
             .push(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
     }
+    // The answer to a create may still be on its way: a Pod must not appear after its FlashJob,
+    // and thus its lock, is gone.
     if !waiting && observed.pods_in_creation.is_empty() && !observed.rollout_lacks_results {
         plan.steps.push(Step::RemoveFinalizer);
     }
@@ -102,6 +108,8 @@ pub(super) fn drain(observed: &Observed) -> Plan {
         summary::failing_steps(observed)
     );
     let mut status = summary::draining(observed, &message);
+    // The status of the next run drops these records. Until the rollout has read that such a
+    // device was begun, it could take the work of its Pod for a version that was there before.
     for place in unrecorded_begins(observed) {
         status.devices[place].state = DeviceState::Flashing;
     }
@@ -138,6 +146,7 @@ fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
         let name = || attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
         match device.state {
             DeviceState::Lost if until > observed.now => wait(plan, until),
+            // The Pod was deleted while no watch was running, so its end was not observed.
             DeviceState::Flashing if observed.pod(&name()).is_none() => {
                 unconfirmed.push((name(), device.uid.clone()))
             }

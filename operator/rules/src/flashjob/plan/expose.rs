@@ -26,6 +26,8 @@ impl Draft<'_> {
     pub fn expose(&mut self, uid: &str) {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
         let name = self.attempt_name(uid, attempt);
+        // The device, or its uid in the spec, disappeared after its turn had come. No Pod exists
+        // yet, so nothing is counted as an attempt.
         if self.instance(uid).is_none() || !self.is_in_spec(uid) {
             return self.back_to_queue(uid, None);
         }
@@ -83,6 +85,8 @@ impl Draft<'_> {
     /// Asks the plugin once per attempt.
     pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> BuildAnswer {
         let name = self.attempt_name(uid, attempt);
+        // An answer for another reference is asked for again: since then the firmware may have
+        // been pinned to a digest, and a Pod built before would fetch the tag.
         let answered = self.observed.answers.built.get(uid);
         let answered =
             answered.filter(|built| built.attempt == name && built.firmware == self.firmware());
@@ -101,6 +105,8 @@ impl Draft<'_> {
         match &built.pod {
             Ok(_) => return BuildAnswer::Built(built.clone()),
             Err(CallError::Refused(error)) => {
+                // A plugin has neither I/O nor a clock, so the same request gets the same refusal:
+                // only its own internal errors are tried again.
                 let reason = match error {
                     PluginError::InvalidSettings(_) => reason::SETTINGS_REJECTED,
                     PluginError::UnsupportedDevice(_) | PluginError::InvalidRequest(_) => {

@@ -37,6 +37,8 @@ impl<'a> Draft<'a> {
         let is_kind = |other: &String| other == kind.as_ref();
         let needs_signer = verify == FirmwareVerification::Required;
         match self.proven.stored {
+            // A key that was removed from `firmwareTrust` must stop the rest of the run, so a
+            // proof under the previous entry does not count.
             Some(_) if self.proven.is_outdated => Proof::Open,
             Some(firmware) if needs_signer && firmware.signer.is_none() => Proof::Open,
             Some(_) if self.proven.lacking.iter().any(is_kind) => Proof::Lacking,
@@ -83,6 +85,7 @@ impl<'a> Draft<'a> {
                 self.plan.firmware = Some(question);
                 (reason::RESOLVING_FIRMWARE, resolving)
             }
+            // The plan keeps the question: the registry is asked again only while a plan asks it.
             FirmwareState::Failed { reason, message, permanent } => {
                 let message = format!("firmware {}: {message}", question.reference);
                 self.plan.firmware = Some(question);

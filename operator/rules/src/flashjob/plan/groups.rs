@@ -47,6 +47,7 @@ impl<'a> Draft<'a> {
                 counted(most, "device")
             ));
         }
+        // Counted at once: devices that start later in this same plan must see it.
         groups.count(device_groups);
         Ok(())
     }

@@ -24,6 +24,8 @@ impl<'a> Draft<'a> {
                 self.fail(uid, reason::DEVICE_NOT_ALLOWED, &message);
                 return None;
             }
+            // Akri deletes an Instance at the first scan that misses its device, and a device that
+            // reboots comes back with another uid, so absence proves nothing for a while.
             Sighting::Missing(since) => {
                 self.await_device(
                     uid,
@@ -34,6 +36,8 @@ impl<'a> Draft<'a> {
                 return None;
             }
         };
+        // The Pod connects to this endpoint, so it is checked here: by another spelling or a host
+        // name an author could name a device that is not theirs to flash.
         if let Some(endpoint) = &self.spec.host_endpoint {
             let names = &observed.policy.host_names;
             if let Err(why) = Endpoint::overriding(endpoint, instance.endpoint(), names) {
@@ -76,6 +80,8 @@ impl<'a> Draft<'a> {
     /// for all devices with the same traits.
     fn guard(&mut self, uid: &str, instance: &'a Instance) -> GuardFinding<'a> {
         let traits = instance.traits();
+        // After an attempt the device may report the new version because that attempt flashed it,
+        // which must not count as current from before.
         if self.records.get(uid).is_some_and(|record| record.attempt > 1) {
             return self.guard_traits(&traits, true);
         }
@@ -96,6 +102,7 @@ impl<'a> Draft<'a> {
                 format!("the device's {what} is {is}, but the job requires {requirement}"),
             ))
         };
+        // Both sides are parsed, because `esp32-s3` and `esp32s3` are two spellings of one type.
         if let (Some(requirement), Some(is)) = (
             spec.device.as_deref(),
             traits.device_type.and_then(|text| text.parse::<DeviceType>().ok()),

@@ -14,6 +14,8 @@ pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
         let identities = observed.job.identities(device, instance);
         identities.into_iter().map(|identity| (identity, device.uid.clone()))
     });
+    // A Pod locks its device whatever the status says: an edited or lost status must not let two
+    // Pods flash one device.
     let pods = observed.pods.iter().filter(|pod| pod.may_run());
     let of_pods = pods.flat_map(|pod| {
         pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))

@@ -120,6 +120,8 @@ impl Draft<'_> {
             self.plan.urgent = true;
             return;
         }
+        // A status write whose outcome is unknown takes this attempt back: if it succeeds, no
+        // record would name the Pod that is created now.
         if self.observed.withdrawn.contains(&name) {
             return;
         }
@@ -129,6 +131,8 @@ impl Draft<'_> {
                 self.step(Step::CreatePod(Box::new(pod)));
                 self.note_failing(uid, &name);
             }
+            // The configuration can have changed since the grants were checked before the device's
+            // turn.
             Err(denied) => self.fail(uid, reason::GRANT_DENIED, &denied.0),
         }
     }
@@ -145,6 +149,8 @@ impl Draft<'_> {
             && stored.attempt == record.attempt
             && stored.name == record.name
             && stored.host_endpoint == record.host_endpoint
+            // Without the stored baseline, a restarted operator would take the version after the
+            // flash for the one before, and could prove nothing.
             && stored.baseline_version == record.baseline_version
     }
 }

@@ -27,6 +27,8 @@ impl<'a> Draft<'a> {
         self.pools.taken_slots = self.taken_slots();
         for service in pooled {
             self.pools.total += 1;
+            // A Service in deletion still counts: its address is given back only when the load
+            // balancer has removed its finalizer.
             if service.deleting {
                 self.pools.deleting += 1;
                 continue;
@@ -57,6 +59,7 @@ impl<'a> Draft<'a> {
                 || !self.was_flashed(&pod.device, pod.attempt)
         });
         let mut slots: HashSet<String> = at_work.filter_map(|pod| pod.slot.clone()).collect();
+        // A create without an answer may have succeeded.
         slots.extend(observed.pods_in_creation.values().flatten().cloned());
         for (slot, last) in observed.slot_uses.iter() {
             let quiet = after(last.last_seen, self.observed.periods.late_callback_seconds);
@@ -87,6 +90,8 @@ impl<'a> Draft<'a> {
         let mut service_name = None;
         let coming = self.pools.free.get(pool.as_str()).map_or(0, Vec::len)
             + self.pools.new_services.values().filter(|of| **of == pool).count();
+        // One new Service for each device that waits, less those that are free or requested
+        // already: more would take addresses that nobody uses.
         if coming < *waiting {
             match self.next_name(&pool) {
                 Some(name) => {
@@ -147,7 +152,10 @@ impl<'a> Draft<'a> {
         let stale = stale
             .filter(|service| service.slot.as_deref().is_none_or(|slot| !with_pod.contains(slot)));
         let mut useless: Vec<&Service> = stale.map(AsRef::as_ref).collect();
+        // More than zero once `parallelism` was lowered; then even a Service that a device waits
+        // for has to go.
         let over = (self.pools.total - self.pools.deleting).saturating_sub(self.most_in_flight());
+        // Each Service in deletion makes room for one that a pool lacks.
         let lacking = self.pools.short.saturating_sub(self.pools.deleting);
         let mut surplus = over.max(lacking);
         let pools = &mut self.pools;

@@ -24,6 +24,8 @@ impl Draft<'_> {
         let unprovable = baseline.as_deref() == Some(&self.spec.version);
         match mode {
             VerifyMode::None => self.complete(uid, true),
+            // A device that reported this version before, or never any, cannot prove anything by a
+            // report, so waiting for one would only cost time.
             VerifyMode::BestEffort if unprovable || baseline.is_none() => {
                 self.complete(uid, false)
             }
@@ -79,6 +81,8 @@ impl Draft<'_> {
             self.records.remove(uid);
             return;
         }
+        // A boot loader can roll back: new firmware that does not confirm itself reports its
+        // version once, and the next reset returns to the previous slot (MCUboot, ESP-IDF).
         let seen_since = record.version_since.as_ref().map(|time| time.0);
         let attempts = record.attempt.saturating_sub(record.uncounted);
         if reported.as_deref() == Some(version) && baseline.as_deref() != Some(version) {
@@ -103,6 +107,7 @@ impl Draft<'_> {
             && reported.is_some()
             && reported != baseline
             && reported.as_deref() != Some(version);
+        // `verify.mode` is no part of the run: it was edited while this device was being verified.
         if self.spec.verify.mode == Some(VerifyMode::None) {
             return self.complete(uid, true);
         }

@@ -14,6 +14,8 @@ impl Draft<'_> {
         let observed = self.observed;
         let is_protected = observed.is_protected;
         if !make::is_protected(self.spec, &observed.policy) {
+            // `disruption` became Allow, in the FlashJob or in the configuration: a drain must no
+            // longer wait for this job.
             if is_protected {
                 self.unprotect();
             }

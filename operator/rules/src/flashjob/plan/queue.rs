@@ -15,6 +15,8 @@ use crate::flashjob::observed::{Finish, Identity, PluginView};
 /// Number of devices recorded, and asked about, ahead of their turn, beyond `parallelism`: a
 /// device whose name, endpoint and baseline are stored already can start as soon as a place is
 /// free, without waiting for the next status write.
+// A status write may rest for 3 s (`world::pace`), in which about 120 devices end at 40 devices/s,
+// the rate measured with 4,000 devices (docs/performance.md).
 const AHEAD: usize = 128;
 /// Number of waiting devices for which the status names the holder they wait for.
 const SHOWN_BUSY: usize = 64;
@@ -147,6 +149,7 @@ impl<'a> Draft<'a> {
                 Some(record) if record.state != DeviceState::Pending => {}
                 Some(record) => match record.waits_until() {
                     Some(turn) => had_their_turn.push((turn, place)),
+                    // Its Service may hold an address that no other device can use meanwhile.
                     None if self.has_service(record) => with_service.push(place),
                     None => waiting.push(place),
                 },
@@ -168,6 +171,8 @@ impl<'a> Draft<'a> {
     }
 
     fn has_service(&self, record: &DeviceStatus) -> bool {
+        // The name is a SHA-256: without any Service it need not be computed for each waiting
+        // device.
         let service = || self.service(&self.attempt_name(&record.uid, record.attempt));
         !self.observed.services.is_empty() && service().is_some_and(|service| !service.deleting)
     }
@@ -187,6 +192,8 @@ impl<'a> Draft<'a> {
             .filter(|place| has_duplicates || has_record[*place])
             .filter(|place| match self.result_at(*place) {
                 Some(Finish::Completed) => true,
+                // A uid that no Instance ever had is no device, so it makes no other uid a
+                // duplicate.
                 Some(Finish::Failed) => !unknown(self.uid(*place)),
                 Some(Finish::Skipped) => false,
                 None => self
@@ -269,6 +276,7 @@ impl<'a> Draft<'a> {
         self.spec
             .parallelism
             .saturating_sub(active + kept)
+            // With `externalIP` one address serves all devices, one after the other.
             .min(self.most_in_flight().saturating_sub(active))
     }
 
@@ -301,6 +309,8 @@ impl<'a> Draft<'a> {
         let (name, version) = (instance.name.clone(), instance.version().map(str::to_owned));
         self.set(uid, DeviceState::Pending, |record| {
             record.attempt = record.attempt.max(1);
+            // Later attempts keep the first baseline: an earlier one may have flashed the device
+            // after all, and a baseline taken now would hide that proof.
             if record.attempt == 1 {
                 record.baseline_version = version;
             }

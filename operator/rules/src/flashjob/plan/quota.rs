@@ -77,6 +77,7 @@ impl Draft<'_> {
             record.reason = Some(reason.name.to_owned());
             record.message = Some(message.clone());
         });
+        // A device that tries now keeps its place: the outcome of its create is still open.
         if !tries && self.over(since, self.spec.address_timeout_seconds) {
             self.back_to_queue(uid, Some((reason, &message)));
         }

@@ -36,6 +36,8 @@ pub fn request(
     image: Option<&str>,
 ) -> Request {
     let DeviceFacts { job, spec, firmware, uid, instance, record } = facts;
+    // Canonical, so that plugin and flash program cannot read another host in it than the lock
+    // does.
     let overriding = spec.host_endpoint.as_deref().map(canonical);
     let endpoint = overriding
         .or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
@@ -105,6 +107,7 @@ pub fn settings(
     if let Some(written) = written.get(plugin) {
         json_patch::merge(&mut settings, &Value::Object(written.clone()));
     }
+    // Last, so that neither a FlashJob nor an explicit null in one changes a locked setting.
     json_patch::merge(&mut settings, &Value::Object(locked.clone()));
     settings.to_string()
 }

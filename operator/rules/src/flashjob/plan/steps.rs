@@ -145,6 +145,8 @@ impl Step {
             Self::AddFinalizer | Self::RemoveFinalizer => "finalizer".to_owned(),
             Self::DeleteJob => "job".to_owned(),
             Self::Protect(_) | Self::Unprotect { .. } => "budget".to_owned(),
+            // Create and delete of one object share a key: a delete sent while the create is in
+            // flight could be answered first, and the object would stay.
             Self::CreateService(service) => format!("service/{}", name(&service.metadata)),
             Self::DeleteService { name, .. } => format!("service/{name}"),
             Self::CreatePod(pod) => format!("pod/{}", name(&pod.metadata)),

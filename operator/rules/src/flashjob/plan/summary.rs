@@ -45,10 +45,14 @@ fn write(draft: &mut Draft<'_>) {
     let stored = &draft.observed.job.status;
     let counts = counts(draft);
     let over = counts.completed + counts.failed + counts.skipped >= counts.total;
+    // No Pod is created before the run is stored, and rollouts and `kubectl wait` act on the end
+    // of a job, so neither status waits for its turn.
     draft.plan.urgent |= over || stored.run.as_ref() != Some(&draft.spec.run);
     if draft.observed.report.may_store(draft.plan.urgent) {
         draft.plan.status = Some(words(draft, counts, over));
     }
+    // The time counts from the stored end, so that no job is deleted before its results were
+    // stored.
     let finished =
         stored.completion_time.as_ref().filter(|_| over && draft.same_run).map(|time| time.0);
     if let (Some(seconds), Some(finished)) = (draft.spec.ttl_seconds_after_finished, finished) {
@@ -176,6 +180,8 @@ pub(super) fn draining(observed: &Observed, message: &str) -> FlashJobStatus {
         ..observed.job.status.clone()
     };
     status.completion_time = None;
+    // Kubernetes API conventions: a status describes the generation that `observedGeneration`
+    // names. The run of the new generation has not begun.
     let generation = observed.job.status.observed_generation;
     let mut set = |kind, holds| {
         condition::set(
@@ -223,6 +229,8 @@ fn counts(draft: &Draft<'_>) -> Counts {
             counts.pending -= 1;
         }
     }
+    // Uids that were taken out of the spec are no longer among the completed ones, but still in
+    // the stored number.
     counts.unverified = draft.unverified.min(counts.completed);
     counts
 }
@@ -378,6 +386,7 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
     );
     match stalled {
         Some((why, (_, text))) => set(condition::STALLED, true, why, text),
+        // kstatus has no condition for failure: it computes Failed from Stalled=True.
         None if phase == Phase::Failed => set(condition::STALLED, true, reason, message),
         None => set(condition::STALLED, false, "Moving", ""),
     }

@@ -123,6 +123,8 @@ pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
     if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;
     }
+    // A Pod with scheduling gates has PodScheduled=False too, with reason SchedulingGated: only
+    // Unschedulable means that the scheduler found no node.
     let unscheduled = condition(pod, "PodScheduled", "False");
     if let Some(condition) =
         unscheduled.filter(|condition| condition.reason.as_deref() == Some("Unschedulable"))
@@ -139,6 +141,8 @@ pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
         return waits_for(stuck).map(|state| container_waits(&stuck.name, state));
     }
     let starting = waits_for(flash(pod)?)?;
+    // The kubelet sets this condition once the sandbox and the network of the Pod exist, for which
+    // it first mounts the volumes.
     if condition(pod, "PodReadyToStartContainers", "False").is_some() {
         return waits(
             Cause::Volume,
@@ -191,6 +195,8 @@ fn container_waits(name: &str, state: &core::ContainerStateWaiting) -> Waiting {
 /// Returns true if the same Pod can never start. The kubelet reports its refusal to run as root
 /// only in the text of a message, so this function parses that text; nothing else does.
 fn is_final(reason: &str, message: Option<&str>) -> bool {
+    // The text names runAsNonRoot also where the image has a user name in place of a number, as
+    // the kubelet cannot tell whether that user is root.
     let refuses_root = || message.is_some_and(|message| message.contains("runAsNonRoot"));
     matches!(reason, "InvalidImageName" | "ErrImageNeverPull")
         || reason == "CreateContainerConfigError" && refuses_root()
@@ -223,12 +229,15 @@ pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
         return None;
     }
     let exit_code = end.map(|end| end.exit_code).or_else(|| (failed == Some(false)).then_some(0));
+    // A container that ended with 0 has done its work, even if its Pod was evicted afterwards.
     if let Some(end) = end.filter(|end| end.exit_code == 0) {
         let reason = end.reason.clone().unwrap_or_else(|| "Completed".to_owned());
         return Some(with(pod, EndedBy::Attempt, exit_code, reason, end.message.clone()));
     }
     // Reason that the kubelet or a controller gives for the Pod as a whole.
     let of_pod = status.reason.clone().filter(|reason| !reason.is_empty());
+    // An eviction by the cluster sets the condition DisruptionTarget. Evicted without it is the
+    // Pod's own doing: it exceeded a limit on its storage.
     let is_disrupted = disruption.is_some()
         || of_pod
             .as_deref()

@@ -27,6 +27,7 @@ pub struct Proven<'a> {
 impl<'a> Proven<'a> {
     pub fn of(observed: &'a Observed, same_run: bool) -> Self {
         let stored = observed.job.status.firmware.as_ref().filter(|_| same_run);
+        // After a restart too: the digest of the entry is stored with the proof.
         let is_outdated = stored.is_some_and(|stored| stored.trust != observed.firmware_trust);
         let lacking = stored
             .map(|firmware| missing_platforms(&firmware.device_types, &firmware.platforms))
