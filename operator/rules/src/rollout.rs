@@ -23,27 +23,27 @@ mod gates;
 mod judge;
 mod key;
 mod make;
+mod member_states;
 pub mod members;
+mod new_run;
 mod plan;
-mod planning;
 mod restore;
+mod run_state;
 mod runs;
 pub mod select;
 mod shards;
 mod snapshot;
 mod soak;
-mod status;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod windows;
-mod words;
 
 pub use key::RolloutKey;
+pub(crate) use member_states::open_members;
 pub use plan::{Plan, Step};
 pub use select::{Device, Properties};
 pub use snapshot::{Child, OtherRollout, Rollout, Snapshot, World};
-pub(crate) use status::open_members;
 
 /// Decides what is to be done for one rollout.
 #[must_use]

@@ -7,9 +7,9 @@ use flashjob_api::ShardStatus;
 
 use super::draft::Draft;
 use super::make::Allowance;
+use super::member_states::places;
 use super::plan::Step;
 use super::snapshot::Child;
-use super::status::places;
 
 /// One open shard.
 struct Live<'a> {

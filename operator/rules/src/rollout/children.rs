@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use flashjob_api::{DeviceStatus, ShardStatus, VerifyMode, reason};
 
 use super::draft::Draft;
+use super::member_states::{Member, places};
 use super::snapshot::Child;
-use super::status::{Member, places};
 
 /// Reason for a failure that the FlashJob's status no longer names.
 const UNNAMED: &str = "DeviceFailed";

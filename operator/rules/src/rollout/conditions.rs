@@ -6,8 +6,8 @@ use flashjob_api::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::draft::Draft;
+use super::run_state::RunState;
 use super::snapshot::Snapshot;
-use super::words::Words;
 use crate::firmware;
 
 /// State of the approval of the batch in progress.
@@ -35,7 +35,7 @@ pub(super) fn conditions(
     snapshot: &Snapshot<'_>,
     spec: &EffectiveRollout,
     status: &FlashRolloutStatus,
-    words: &Words,
+    words: &RunState,
     approval: Approval,
 ) -> Vec<Condition> {
     let mut conditions = status.conditions.clone();

@@ -9,10 +9,10 @@ use flashjob_api::{
 };
 use jiff::Timestamp;
 
+use super::member_states::{List, Member, instance_of};
 use super::plan::{Plan, Step};
 use super::select::Device;
 use super::snapshot::{Child, Snapshot};
-use super::status::{List, Member, instance_of};
 
 /// Maximum number of failed devices that the status names.
 const SHOWN_FAILED: usize = 100;

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 
 use super::draft::Draft;
 use super::judge::Fault;
+use super::member_states::instance_of;
 use super::snapshot::OtherRollout;
-use super::status::instance_of;
 use crate::firmware::{FirmwareState, REGISTRY, ResolveFirmware, settled, waited_for};
 use crate::schedule::{LOOK_AHEAD, State};
 

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
+use super::member_states::Member;
 use super::snapshot::after;
-use super::status::Member;
 use crate::count::counted;
 
 /// State of the run, by its batches.

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::draft::Draft;
-use super::status::places;
+use super::member_states::places;
 
 /// Longest part of the rollout's name in a FlashJob's name, which in turn is part of a Pod's name.
 // With run, batch and shard a name then has at most 52 characters. It becomes the label `app` of

@@ -7,8 +7,8 @@ use flashjob_api::{EffectiveRollout, LeftOut, REST, comparable_type, rollout_rea
 use semver::Version;
 use sha2::{Digest, Sha256};
 
+use super::member_states::member_name;
 use super::select::{Device, holds, selects};
-use super::status::member_name;
 
 /// Maximum number of devices in one run: their names fit into one object of 1.5 MiB, together with
 /// one letter each and some devices that are listed a second time.

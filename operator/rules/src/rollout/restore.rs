@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::draft::Draft;
 use super::make::{Allowance, run_of};
+use super::member_states::places;
 use super::plan::Step;
 use super::snapshot::Child;
-use super::status::places;
 
 impl<'a> Draft<'a> {
     /// Returns true if a FlashJob flashes the firmware of this run, with the settings of this run.

@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 use super::draft::Draft;
 use super::gates::Hold;
 use super::judge::Verdict;
+use super::new_run::plan_run;
 use super::plan::{Plan, Step};
-use super::planning::plan_run;
+use super::run_state::RunState;
 use super::snapshot::{Snapshot, after};
 use super::summary;
-use super::words::Words;
 
 /// Number of past runs in the history.
 const HISTORY: usize = 5;
@@ -72,7 +72,7 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
     // another run may flash it.
     if !snapshot.children.iter().all(|child| child.stays_quiet(over)) {
         let run = draft.run;
-        let words = Words {
+        let words = RunState {
             phase: RolloutPhase::Planning,
             reason: Some(rollout_reason::SUPERSEDED.name.to_owned()),
             waiting_for: Some(format!("devices of run {run} that are in flight")),
@@ -144,7 +144,7 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
         let message = "ended by spec.abort".to_owned();
         return end(
             draft,
-            Words::ended(RolloutPhase::Aborted, rollout_reason::ABORT_REQUESTED.name, message),
+            RunState::ended(RolloutPhase::Aborted, rollout_reason::ABORT_REQUESTED.name, message),
         );
     }
     // The deadline of a completed run does not apply to devices that are retried later.
@@ -156,7 +156,7 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
             let message = format!("activeDeadlineSeconds ({seconds} s) passed at {deadline}");
             return end(
                 draft,
-                Words::ended(
+                RunState::ended(
                     RolloutPhase::Failed,
                     rollout_reason::DEADLINE_EXCEEDED.name,
                     message,
@@ -187,20 +187,20 @@ fn work(mut draft: Draft<'_>) -> Plan {
             Verdict::Stopped(fault)
                 if fault.may_abort && draft.spec.on_failure == OnFailure::Abort =>
             {
-                let words = Words::ended(RolloutPhase::Failed, fault.reason, fault.message);
+                let words = RunState::ended(RolloutPhase::Failed, fault.reason, fault.message);
                 return end(draft, words);
             }
             Verdict::Stopped(fault) => {
                 let batch = fault.batch;
                 let hold = Hold::of(fault);
-                let words = Words::held(&hold);
+                let words = RunState::held(&hold);
                 break (batch, Some(hold), words);
             }
             Verdict::Soaks(batch, until) => {
                 draft.wake(until);
                 let hold = draft.suspended();
                 let words = match &hold {
-                    Some(hold) => Words::held(hold),
+                    Some(hold) => RunState::held(hold),
                     None => draft.soaking_words(batch, until),
                 };
                 break (batch, hold, words);
@@ -218,7 +218,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
                     continue;
                 }
                 let words = match &hold {
-                    Some(hold) => Words::held(hold),
+                    Some(hold) => RunState::held(hold),
                     None => draft.running_words(batch),
                 };
                 break (batch, hold, words);
@@ -226,7 +226,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
         }
     };
     let words = match draft.share(batch, hold.is_some()) {
-        Some(name) => Words::held(&Hold::name_taken(&name)),
+        Some(name) => RunState::held(&Hold::name_taken(&name)),
         None => draft.refused_words().unwrap_or(words),
     };
     draft.replace_edited();
@@ -235,7 +235,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
 }
 
 /// Ends a run before all batches passed: nothing more starts, and devices in flight finish.
-fn end(mut draft: Draft<'_>, words: Words) -> Plan {
+fn end(mut draft: Draft<'_>, words: RunState) -> Plan {
     draft.goes_on = false;
     draft.follow();
     let batch = draft.current();
@@ -279,18 +279,18 @@ fn stay_ended(mut draft: Draft<'_>) -> Plan {
     draft.finish(words)
 }
 
-/// Words of a run that has ended, taken from its condition: the message may since have reported an
+/// RunState of a run that has ended, taken from its condition: the message may since have reported an
 /// invalid spec.
-fn ended_words(stored: &FlashRolloutStatus) -> Words {
+fn ended_words(stored: &FlashRolloutStatus) -> RunState {
     let phase = stored.phase.unwrap_or(RolloutPhase::Completed);
     let kind =
         if phase == RolloutPhase::Completed { condition::COMPLETE } else { condition::FAILED };
     let says = |condition: &&Condition| condition.type_ == kind && condition.status == "True";
     match stored.conditions.iter().find(says) {
-        Some(condition) => Words::ended(phase, &condition.reason, condition.message.clone()),
-        None => Words {
+        Some(condition) => RunState::ended(phase, &condition.reason, condition.message.clone()),
+        None => RunState {
             reason: stored.reason.clone(),
-            ..Words::ended(phase, "", stored.message.clone().unwrap_or_default())
+            ..RunState::ended(phase, "", stored.message.clone().unwrap_or_default())
         },
     }
 }

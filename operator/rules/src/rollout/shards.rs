@@ -4,7 +4,7 @@
 use flashjob_api::ShardStatus;
 
 use super::draft::Draft;
-use super::status::{Member, places};
+use super::member_states::{Member, places};
 
 /// Maximum number of devices in one FlashJob: its status holds a uid for each. In tests it is so
 /// low that random fleets have several FlashJobs per batch.

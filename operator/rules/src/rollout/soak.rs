@@ -2,7 +2,7 @@
 //! regressed.
 
 use super::draft::Draft;
-use super::status::Member;
+use super::member_states::Member;
 use flashjob_api::rollout_reason;
 
 impl Draft<'_> {

@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 
 use super::conditions::{Approval, conditions};
 use super::draft::Draft;
+use super::member_states::{List, Member, differ_beyond_results};
 use super::members::Planned;
 use super::plan::{Plan, Step};
+use super::run_state::RunState;
 use super::snapshot::{Child, Snapshot};
-use super::status::{List, Member, differ_beyond_results};
-use super::words::Words;
 use crate::count::counted;
 
 /// Returns the numbers of devices that were left out, as part of a sentence.
@@ -114,7 +114,7 @@ impl Draft<'_> {
         format!("{}/{} {}", batch + 1, self.batches.len(), self.batches[batch].name)
     }
 
-    pub(super) fn running_words(&self, batch: usize) -> Words {
+    pub(super) fn running_words(&self, batch: usize) -> RunState {
         let counts = self.batch_counts(batch);
         let mut message = format!(
             "batch {}: {} of {} devices completed",
@@ -134,7 +134,7 @@ impl Draft<'_> {
         let waiting_for = (counts.in_flight + counts.verifying == 0)
             .then(|| self.waits_in_child(batch))
             .flatten();
-        Words {
+        RunState {
             phase: RolloutPhase::Progressing,
             reason: Some(rollout_reason::FLASHING.name.to_owned()),
             waiting_for,
@@ -158,10 +158,10 @@ impl Draft<'_> {
     }
 
     /// Returns the state of a run whose FlashJobs the API server refuses; the request is retried.
-    pub(super) fn refused_words(&self) -> Option<Words> {
+    pub(super) fn refused_words(&self) -> Option<RunState> {
         let refused = self.snapshot.refused?;
         let asks = |step: &Step| matches!(step, Step::CreateChild(_) | Step::PatchChild { .. });
-        self.plan.steps.iter().any(asks).then(|| Words {
+        self.plan.steps.iter().any(asks).then(|| RunState {
             phase: RolloutPhase::Waiting,
             reason: Some(rollout_reason::FLASH_JOB_REFUSED.name.to_owned()),
             waiting_for: Some("the API server to accept a FlashJob".to_owned()),
@@ -170,8 +170,8 @@ impl Draft<'_> {
         })
     }
 
-    pub(super) fn soaking_words(&self, batch: usize, until: Timestamp) -> Words {
-        Words {
+    pub(super) fn soaking_words(&self, batch: usize, until: Timestamp) -> RunState {
+        RunState {
             phase: RolloutPhase::Soaking,
             reason: Some(rollout_reason::SOAKING.name.to_owned()),
             waiting_for: Some(format!(
@@ -183,7 +183,7 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn completed_words(&self) -> Words {
+    pub(super) fn completed_words(&self) -> RunState {
         let counts = self.counts();
         let mut message = format!("{} of {} devices completed", counts.completed, counts.planned);
         let parts = [
@@ -194,11 +194,11 @@ impl Draft<'_> {
             (counts.skipped, "skipped"),
         ];
         add_counts(&mut message, &parts);
-        Words::ended(RolloutPhase::Completed, rollout_reason::ALL_BATCHES_PASSED.name, message)
+        RunState::ended(RolloutPhase::Completed, rollout_reason::ALL_BATCHES_PASSED.name, message)
     }
 
     /// Completes the plan with the status, if it differs from the stored one.
-    pub(super) fn finish(mut self, words: Words) -> Plan {
+    pub(super) fn finish(mut self, words: RunState) -> Plan {
         let stored = self.stored;
         let counts = self.counts();
         for batch in 0..self.batches.len() {
@@ -265,7 +265,7 @@ pub(super) fn write(
     snapshot: &Snapshot<'_>,
     spec: &EffectiveRollout,
     mut status: FlashRolloutStatus,
-    words: Words,
+    words: RunState,
     plan: Plan,
 ) -> Plan {
     if words.phase.is_final() {
@@ -278,7 +278,7 @@ fn write_with(
     snapshot: &Snapshot<'_>,
     spec: &EffectiveRollout,
     mut status: FlashRolloutStatus,
-    words: Words,
+    words: RunState,
     mut plan: Plan,
     approval: Approval,
 ) -> Plan {

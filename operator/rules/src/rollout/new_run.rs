@@ -8,9 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::members::{self, Planned};
 use super::plan::Plan;
+use super::run_state::RunState;
 use super::snapshot::{Snapshot, after};
 use super::summary;
-use super::words::Words;
 use crate::count::counted;
 use crate::firmware::{
     FirmwareState, REGISTRY, ResolveFirmware, missing_platforms, settled, waited_for,
@@ -30,7 +30,7 @@ pub(super) fn plan_run(
     if spec.abort {
         let message = "spec.abort is true: this run ended before it was planned".to_owned();
         let words =
-            Words::ended(RolloutPhase::Aborted, rollout_reason::ABORT_REQUESTED.name, message);
+            RunState::ended(RolloutPhase::Aborted, rollout_reason::ABORT_REQUESTED.name, message);
         return summary::write(snapshot, spec, status, words, plan);
     }
     let devices = snapshot.world.devices();
@@ -42,7 +42,7 @@ pub(super) fn plan_run(
                 members::PlanFault::NoDevices => "a device that spec.selector matches",
                 _ => "a change of spec.selector or spec.batches",
             };
-            let words = Words::planning(fault.reason(), waiting_for, fault.to_string(), true);
+            let words = RunState::planning(fault.reason(), waiting_for, fault.to_string(), true);
             return summary::write(snapshot, spec, status, words, plan);
         }
     };
@@ -58,7 +58,7 @@ pub(super) fn plan_run(
     status.retry = spec.retry.clone();
     let words = if planned.count() == 0 {
         let message = format!("nothing to flash: {}", summary::left_out(&planned.left_out));
-        Words::ended(RolloutPhase::Completed, rollout_reason::NOTHING_TO_FLASH.name, message)
+        RunState::ended(RolloutPhase::Completed, rollout_reason::NOTHING_TO_FLASH.name, message)
     } else {
         let devices = counted(planned.count(), "device");
         let batches = planned.batches.len();
@@ -67,9 +67,9 @@ pub(super) fn plan_run(
         if planned.left_out != LeftOut::default() {
             message.push_str(&format!("; {}", summary::left_out(&planned.left_out)));
         }
-        Words {
+        RunState {
             message,
-            ..Words::planning(rollout_reason::PLANNED.name, "", String::new(), false)
+            ..RunState::planning(rollout_reason::PLANNED.name, "", String::new(), false)
         }
     };
     summary::add_members(&mut status, planned);
@@ -83,7 +83,7 @@ fn resolve(
     run: &str,
     planned: &Planned,
     plan: &mut Plan,
-) -> Result<FirmwareStatus, Words> {
+) -> Result<FirmwareStatus, RunState> {
     let question = ResolveFirmware {
         run: run.to_owned(),
         batch: None,
@@ -95,16 +95,16 @@ fn resolve(
         device_types: planned.device_types.clone(),
     };
     let state = snapshot.world.firmware(&question);
-    let stalled = |reason: &str, message: String| Words {
+    let stalled = |reason: &str, message: String| RunState {
         phase: RolloutPhase::Paused,
-        ..Words::planning(reason, &format!("a person: {reason}"), message, true)
+        ..RunState::planning(reason, &format!("a person: {reason}"), message, true)
     };
     let resolved = match state {
         FirmwareState::Resolved(resolved) => resolved,
         FirmwareState::NotAsked | FirmwareState::Asking => {
             plan.question = Some(question);
             let message = format!("looking up firmware {}", spec.firmware);
-            return Err(Words::planning(
+            return Err(RunState::planning(
                 rollout_reason::RESOLVING_FIRMWARE.name,
                 REGISTRY,
                 message,
@@ -117,7 +117,7 @@ fn resolve(
             return Err(if permanent {
                 stalled(&reason, message)
             } else {
-                Words::planning(&reason, waited_for(&reason), message, false)
+                RunState::planning(&reason, waited_for(&reason), message, false)
             });
         }
     };

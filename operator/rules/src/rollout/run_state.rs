@@ -6,7 +6,7 @@ use super::gates::Hold;
 
 /// State of the run, as shown in the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Words {
+pub(super) struct RunState {
     pub phase: RolloutPhase,
     /// CamelCase name.
     pub reason: Option<String>,
@@ -16,7 +16,7 @@ pub(super) struct Words {
     pub stalled: bool,
 }
 
-impl Words {
+impl RunState {
     pub fn ended(phase: RolloutPhase, reason: &str, message: String) -> Self {
         let reason = Some(reason.to_owned());
         Self { phase, reason, waiting_for: None, message, stalled: false }
