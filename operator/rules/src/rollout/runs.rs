@@ -181,7 +181,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
         match draft.judge() {
             Verdict::Passed => {
                 let batch = draft.current();
-                let words = draft.completed_words();
+                let words = draft.completed_state();
                 break (batch, None, words);
             }
             Verdict::Stopped(fault)
@@ -201,7 +201,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
                 let hold = draft.suspended();
                 let words = match &hold {
                     Some(hold) => RunState::held(hold),
-                    None => draft.soaking_words(batch, until),
+                    None => draft.soaking_state(batch, until),
                 };
                 break (batch, hold, words);
             }
@@ -219,7 +219,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
                 }
                 let words = match &hold {
                     Some(hold) => RunState::held(hold),
-                    None => draft.running_words(batch),
+                    None => draft.running_state(batch),
                 };
                 break (batch, hold, words);
             }
@@ -227,7 +227,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
     };
     let words = match draft.share(batch, hold.is_some()) {
         Some(name) => RunState::held(&Hold::name_taken(&name)),
-        None => draft.refused_words().unwrap_or(words),
+        None => draft.refused_state().unwrap_or(words),
     };
     draft.replace_edited();
     draft.clean();

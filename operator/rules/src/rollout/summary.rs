@@ -114,7 +114,7 @@ impl Draft<'_> {
         format!("{}/{} {}", batch + 1, self.batches.len(), self.batches[batch].name)
     }
 
-    pub(super) fn running_words(&self, batch: usize) -> RunState {
+    pub(super) fn running_state(&self, batch: usize) -> RunState {
         let counts = self.batch_counts(batch);
         let mut message = format!(
             "batch {}: {} of {} devices completed",
@@ -158,7 +158,7 @@ impl Draft<'_> {
     }
 
     /// Returns the state of a run whose FlashJobs the API server refuses; the request is retried.
-    pub(super) fn refused_words(&self) -> Option<RunState> {
+    pub(super) fn refused_state(&self) -> Option<RunState> {
         let refused = self.snapshot.refused?;
         let asks = |step: &Step| matches!(step, Step::CreateChild(_) | Step::PatchChild { .. });
         self.plan.steps.iter().any(asks).then(|| RunState {
@@ -170,7 +170,7 @@ impl Draft<'_> {
         })
     }
 
-    pub(super) fn soaking_words(&self, batch: usize, until: Timestamp) -> RunState {
+    pub(super) fn soaking_state(&self, batch: usize, until: Timestamp) -> RunState {
         RunState {
             phase: RolloutPhase::Soaking,
             reason: Some(rollout_reason::SOAKING.name.to_owned()),
@@ -183,7 +183,7 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn completed_words(&self) -> RunState {
+    pub(super) fn completed_state(&self) -> RunState {
         let counts = self.counts();
         let mut message = format!("{} of {} devices completed", counts.completed, counts.planned);
         let parts = [
