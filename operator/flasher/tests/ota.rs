@@ -202,7 +202,7 @@ async fn what_a_device_refuses_for_good_fails_at_once_and_a_busy_one_at_the_limi
             "127.77.1.9",
             StatusCode::CONFLICT,
             Code::NoCallback,
-            "asked 3 times; the last time it answered 409",
+            " times; the last time it answered 409",
         ),
     ] {
         let mut world = World::new(host, None, Behaviour::default()).await;
