@@ -197,17 +197,23 @@ impl Kubelet {
     }
 
     /// Follows one Pod from its binding to its end.
-    async fn keep(self, pod: Pod, states: watch::Receiver<Option<Pod>>) {
+    async fn keep(self, pod: Pod, mut states: watch::Receiver<Option<Pod>>) {
         let name = pod.name_any();
-        if let Err(error) = self.keep_to_the_end(&pod, states).await {
-            tracing::warn!(pod = name, %error, "the Pod could not be kept");
+        if let Err(error) = self.keep_to_the_end(&pod, &mut states).await {
+            tracing::warn!(pod = name, %error, "the container cannot be started");
+            // A Pod without a container can be deleted all the same.
+            if deletion::requested(&mut states).await.is_ok() {
+                let client = &self.runtime.client;
+                status::report(client, &pod, status::never_started(&pod)).await;
+                deletion::confirm(client, &pod, &mut states).await;
+            }
         }
     }
 
     async fn keep_to_the_end(
         &self,
         pod: &Pod,
-        mut states: watch::Receiver<Option<Pod>>,
+        states: &mut watch::Receiver<Option<Pod>>,
     ) -> anyhow::Result<()> {
         let client = &self.runtime.client;
         let phase =
@@ -220,11 +226,11 @@ impl Kubelet {
                 status::report(client, pod, status::succeeded(pod)).await;
             }
             _ => {
-                let ended = self.runtime.run(pod, &mut states).await?;
+                let ended = self.runtime.run(pod, states).await?;
                 status::report(client, pod, ended).await;
             }
         }
-        deletion::confirm(client, pod, &mut states).await;
+        deletion::confirm(client, pod, states).await;
         Ok(())
     }
 }
