@@ -214,6 +214,7 @@ async fn what_a_device_refuses_for_good_fails_at_once_and_a_busy_one_at_the_limi
         let failure = world.flash().await.expect_err("not flashed");
         assert_eq!(failure.code, code, "{failure}");
         assert!(failure.to_string().contains(words), "{failure}");
+        assert!(!failure.to_string().contains("asked 1 times"), "a busy device is asked again");
     }
     let mut world = World::new("127.77.1.13", None, Behaviour::default()).await;
     world.options.host_endpoint = "127.77.1.13:9".to_owned();

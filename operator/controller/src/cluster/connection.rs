@@ -33,9 +33,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
 
 /// Requests of a client that may wait for their answers at the same time. The API server allows
-/// 100 streams in a connection (`--http2-max-streams-per-connection`), of which watches and answers
-/// that are still being read need some. One request more would be queued below the fence, and could
-/// be sent after the Lease has expired.
+/// 100 streams in a connection (`--http2-max-streams-per-connection`), of which watches, and
+/// answers that are still read, need some. One request more would be queued below the fence, and
+/// could be sent after the Lease has expired.
 const REQUESTS_IN_FLIGHT: usize = 80;
 
 /// Service that sends requests to the API server.

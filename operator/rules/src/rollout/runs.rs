@@ -275,13 +275,13 @@ fn stay_ended(mut draft: Draft<'_>) -> Plan {
             draft.wake(at);
         }
     }
-    let words = ended_words(stored);
+    let words = ended_state(stored);
     draft.finish(words)
 }
 
-/// RunState of a run that has ended, taken from its condition: the message may since have reported an
-/// invalid spec.
-fn ended_words(stored: &FlashRolloutStatus) -> RunState {
+/// State of a run that has ended, taken from its condition: the message may since have reported
+/// an invalid spec.
+fn ended_state(stored: &FlashRolloutStatus) -> RunState {
     let phase = stored.phase.unwrap_or(RolloutPhase::Completed);
     let kind =
         if phase == RolloutPhase::Completed { condition::COMPLETE } else { condition::FAILED };
