@@ -141,7 +141,8 @@ reasons! {
         "Check that the device reaches the external address; raise deviceTimeoutSeconds.";
     POD_LOST = "PodLost", Attempt,
         "The Pod vanished before its outcome was observed. The device completes as soon as it \
-         reports the new version; otherwise it stays locked until the Pod's deadline has passed.",
+         reports the new version; otherwise it stays locked until its node no longer runs the \
+         Pod, or the Pod's deadline has passed.",
         "Find out who removes Pods, or which node was lost.";
     IMAGE_UNAVAILABLE = "ImageUnavailable", Attempt,
         "The image of the flash container, or of a container that something else added to its \

@@ -208,6 +208,9 @@ pub struct DeviceStatus {
     /// Name of the flash Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// Name of the node that runs the flash Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Number of the current attempt, from 1.
     #[serde(default)]
     pub attempt: u32,

@@ -20,11 +20,13 @@ mod version;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use flashjob_api::{DeviceState, DeviceStatus};
 use jiff::Timestamp;
 
 use crate::firmware::FirmwareTrust;
+use crate::flashjob::make::GRACE_SECONDS;
 use crate::flashjob::observed::{
-    Address, Gone, Holder, Identity, Job, JobKey, PluginView, Pod, Service,
+    Address, Gone, Holder, Identity, Job, JobKey, NodeState, PluginView, Pod, Service, after,
 };
 use crate::flashjob::policy::{Namespaces, Periods, Policy};
 use departed::Departed;
@@ -168,7 +170,8 @@ impl World {
         } else if pod.gone.is_none() {
             // A Pod whose end was observed is kept too: its outcome may not be stored yet.
             let mut pod = Pod::clone(pod);
-            pod.gone = Some(Gone { last_seen: now, confirmed: ended });
+            let gone = Gone::last_seen(now);
+            pod.gone = Some(if ended { gone.confirmed(now) } else { gone });
             pods.insert(name.to_owned(), Arc::new(pod));
         }
     }
@@ -207,10 +210,31 @@ impl World {
                 None => return,
             },
         };
-        let last_seen = pod.gone.as_ref().map_or(now, |gone| gone.last_seen);
-        pod.gone = Some(Gone { last_seen, confirmed: true });
+        pod.gone = Some(pod.gone.unwrap_or_else(|| Gone::last_seen(now)).confirmed(now));
         self.locks.see_pod(&pod);
         pods.insert(name.to_owned(), Arc::new(pod));
+    }
+
+    /// Applies the state of a node to the Pods that vanished from it. Returns the jobs to plan:
+    /// those of Pods that can no longer be running.
+    pub fn see_node(&mut self, node: &NodeState, now: Timestamp) -> Vec<JobKey> {
+        let margin = self.rules.periods.lost_pod_margin_seconds;
+        let mut jobs = Vec::new();
+        for (job, pods) in &mut self.pods {
+            let here = |pod: &&mut Arc<Pod>| pod.node_to_read() == Some(&node.node);
+            for pod in pods.values_mut().filter(here) {
+                let pod = Arc::make_mut(pod);
+                let seconds = pod.grace_seconds.saturating_add(margin);
+                if pod.gone.as_mut().is_some_and(|gone| gone.note_node(node, seconds, now)) {
+                    self.locks.see_pod(pod);
+                    jobs.push(job.clone());
+                }
+            }
+        }
+        if !jobs.is_empty() {
+            jobs.extend(self.waiting_jobs());
+        }
+        jobs
     }
 
     /// Applies a Service's new state. Returns the job to plan.
@@ -317,6 +341,12 @@ fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
     let record = job.record(device);
     // 900 s is the default of deviceTimeoutSeconds, for a spec that cannot be read.
     let timeout = job.spec.as_ref().map_or(900, |spec| spec.device_timeout_seconds);
+    let may_run_seconds = timeout.saturating_add(GRACE_SECONDS);
+    // The status of a lost device has the time until which its Pod may run. Counted from now, a
+    // restart of the operator would keep the device locked for longer.
+    let until = record
+        .filter(|record| record.state == DeviceState::Lost)
+        .and_then(DeviceStatus::waits_until);
     Pod {
         job: job.key.clone(),
         job_uid: job.uid.clone(),
@@ -331,12 +361,14 @@ fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
         firmware_of_go_operator: None,
         identities: record.map(|record| job.identities(record, None)).unwrap_or_default(),
         deleting: false,
+        node: record.and_then(|record| record.node.clone()),
         scheduled: true,
         waiting: None,
         ended: None,
         taken: false,
-        may_run_seconds: timeout.saturating_add(crate::flashjob::make::GRACE_SECONDS),
-        gone: None,
+        may_run_seconds,
+        grace_seconds: GRACE_SECONDS,
+        gone: until.map(|until| Gone::last_seen(after(until, -may_run_seconds))),
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use flashjob_api::akri::Instance;
 use flashjob_api::{DeviceState, FlashJobStatus, Phase};
 use flashjob_end_to_end::{
-    LIMIT, apply, create, ended, job, nothing_left, pod_where, reason_of, runs, status_where,
+    LIMIT, apply, create, delete, ended, job, nothing_left, pod_where, reason_of, runs,
+    status_where,
 };
 use flashjob_simulators::akri::instance_name;
 use flashjob_simulators::devices::{Behaviour, Report};
@@ -23,8 +24,8 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Result<()> {
     let options = Options {
-        devices: vec!["esp32:thermo:0.1.0=14".into()],
-        addresses: 14,
+        devices: vec!["esp32:thermo:0.1.0=15".into()],
+        addresses: 15,
         flasher_callback_timeout_ms: 60_000,
         ..Options::default()
     };
@@ -44,6 +45,8 @@ async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Resu
         a_pod_deleted_by_hand_is_a_failed_attempt_and_tried_again(case("deleted-pod", 3)).boxed(),
         a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(case("vanished", 4))
             .boxed(),
+        a_device_whose_pod_vanished_is_free_once_its_node_no_longer_runs_it(case("freed", 14))
+            .boxed(),
         a_device_whose_pod_vanished_is_proven_by_its_version(case("proven", 5)).boxed(),
         a_lost_node_locks_the_device_against_other_jobs_too(case("lost-node", 6)).boxed(),
         a_device_back_under_another_uid_is_followed(case("other-uid", 7)).boxed(),
@@ -61,6 +64,62 @@ async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Resu
     nothing_left(&testbed).await?;
     assert!(testbed.fleet.reports().await?.iter().all(|report| report.conflicts == 0));
     Ok(())
+}
+
+/// A drain can evict the operator together with the Pods whose end it would have observed.
+#[tokio::test]
+async fn pods_that_end_while_no_operator_runs_lock_nothing_once_their_node_no_longer_runs_them()
+-> anyhow::Result<()> {
+    let options = Options {
+        devices: vec!["esp32:thermo:0.1.0=2".into()],
+        flasher_callback_timeout_ms: 60_000,
+        ..Options::default()
+    };
+    let mut testbed = Testbed::start(&options).await?;
+    testbed.start_operator().await?;
+    let devices = testbed.devices().await?;
+    let names = ["retried", "deleted"];
+    let mut pods = Vec::new();
+    for case in cases_of(&testbed, &names, &devices) {
+        case.behave(deaf_once()).await?;
+        case.start(json!({"deviceTimeoutSeconds": 3600, "verify": {"timeoutSeconds": 1}})).await?;
+        pods.push(case.busy_pod().await?);
+        let has_node = |status: &FlashJobStatus| {
+            status.devices.first().is_some_and(|device| device.node.is_some())
+        };
+        status_where(case.testbed, case.name, "its node is stored", has_node).await?;
+    }
+    testbed.kill_operator().await?;
+    let cases = cases_of(&testbed, &names, &devices);
+    for (case, pod) in cases.iter().zip(&pods) {
+        let name = pod.name_any();
+        case.pods().delete(&name, &DeleteParams::default()).await?;
+        eventually("the Pod is gone", LIMIT, || async {
+            Ok(case.pods().get_opt(&name).await?.is_none().then_some(()))
+        })
+        .await?;
+    }
+    testbed.start_operator().await?;
+    let cases = cases_of(&testbed, &names, &devices);
+    cases[1].lost().await?;
+    delete(&testbed, cases[1].name).await?;
+    cases[0].completed_after(2).await?;
+    delete(&testbed, cases[0].name).await?;
+    nothing_left(&testbed).await
+}
+
+/// One case for each device.
+fn cases_of<'a>(
+    testbed: &'a Testbed,
+    names: &[&'static str],
+    devices: &[(String, Report)],
+) -> Vec<Case<'a>> {
+    let case = |(name, device): (&&'static str, &(String, Report))| Case {
+        testbed,
+        name: *name,
+        device: device.clone(),
+    };
+    names.iter().zip(devices).map(case).collect()
 }
 
 struct Case<'a> {
@@ -229,6 +288,20 @@ async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(
         next.name_any(),
         deleted_at.elapsed()
     );
+    case.completed_after(2).await.map(|_| ())
+}
+
+/// The deadline of the Pod is far away.
+async fn a_device_whose_pod_vanished_is_free_once_its_node_no_longer_runs_it(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
+    case.behave(deaf_once()).await?;
+    case.start(json!({"deviceTimeoutSeconds": 3600, "verify": {"timeoutSeconds": 1}})).await?;
+    let pod = case.busy_pod().await?;
+    case.pods().delete(&pod.name_any(), &now()).await?;
+    let status = case.lost().await?;
+    let node = pod.spec.and_then(|spec| spec.node_name);
+    assert_eq!(status.devices[0].node, node, "{status:?}");
     case.completed_after(2).await.map(|_| ())
 }
 

@@ -214,7 +214,10 @@ pub fn configuration(node: &Node, plugins: &[&str]) -> Value {
         }],
         "trust": [{"match": format!("{host}/flashjob/**"), "allowUnsigned": true}],
         // A busy node takes long for a Pod's network and its image: those two timeouts stay long.
-        "periods": {"unknownDeviceSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1},
+        "periods": {
+            "unknownDeviceSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1,
+            "lostPodMarginSeconds": 5,
+        },
     })
 }
 

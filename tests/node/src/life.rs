@@ -3,7 +3,7 @@
 //! tests of an installation run it in every namespace that the installation serves.
 
 use anyhow::{Context, ensure};
-use flashjob_api::{DevicePlugin, FlashJob, FlashRollout, Phase, RolloutPhase};
+use flashjob_api::{DevicePlugin, FlashJob, FlashJobStatus, FlashRollout, Phase, RolloutPhase};
 use flashjob_simulators::devices::Report;
 use flashjob_testbed::artifacts::push_plugin;
 use flashjob_testbed::process::{eventually, repository};
@@ -34,9 +34,13 @@ pub async fn live(
     let devices = node.devices(namespace, &["esp32:thermo:0.1.0=2"]).await?;
     let lived = async {
         flash(node, namespace, &devices).await?;
-        // A rejected configuration changes nothing, so both can run at the same time; each takes
+        // A rejected configuration changes nothing, so all can run at the same time; each takes
         // about a minute.
-        tokio::try_join!(fail(node, namespace), refuse_configurations(node, installation))?;
+        tokio::try_join!(
+            fail(node, namespace),
+            lose_a_pod(node, namespace),
+            refuse_configurations(node, installation)
+        )?;
         exchange_and_lose_a_plugin(node, installation).await?;
         let differences = differences(node, &installation.account()).await?;
         ensure!(differences.is_empty(), "{}", differences.join("\n"));
@@ -115,8 +119,33 @@ async fn fail(node: &Node, namespace: &str) -> anyhow::Result<()> {
     node.apply(&job(namespace, "broken", &first[..1], broken)).await?;
     status_where(node, namespace, "broken", "it failed", |status| !status.failed_uuids.is_empty())
         .await?;
-    node.kubectl(&["-n", namespace, "delete", "flashjobs", "--all", "--wait"]).await?;
-    Ok(())
+    delete_jobs(node, namespace, &["unknown", "broken"]).await
+}
+
+/// Removes a Pod by force before its end was observed: its device fails once its node shows that it
+/// no longer runs the Pod. The image does not exist, so the Pod is still there when it is removed.
+async fn lose_a_pod(node: &Node, namespace: &str) -> anyhow::Result<()> {
+    let device = uids(node, namespace, 2).await?.split_off(1);
+    let spec = json!({
+        "flashjobPodImage": "registry.invalid/nobody/flash:1", "version": "9.9.9",
+        "backoffLimitPerDevice": 0, "verify": {"timeoutSeconds": 1},
+    });
+    node.apply(&job(namespace, "lost", &device, spec)).await?;
+    let is_on_a_node = |status: &FlashJobStatus| {
+        status.devices.iter().any(|device| device.node.is_some() && device.pod.is_some())
+    };
+    let status = status_where(node, namespace, "lost", "its Pod has a node", is_on_a_node).await?;
+    let pod = status.devices[0].pod.clone().unwrap_or_default();
+    node.kubectl(&["-n", namespace, "delete", "pod", &pod, "--force", "--grace-period=0"]).await?;
+    let status = ended(node, namespace, "lost").await?;
+    let reason = status.devices.first().and_then(|device| device.reason.as_deref());
+    ensure!(reason == Some("PodLost"), "{status:?}");
+    delete_jobs(node, namespace, &["lost"]).await
+}
+
+async fn delete_jobs(node: &Node, namespace: &str, names: &[&str]) -> anyhow::Result<()> {
+    let delete = ["-n", namespace, "delete", "flashjobs", "--wait"];
+    node.kubectl(&[&delete, names].concat()).await.map(|_| ())
 }
 
 /// Replaces a plugin with a newer one, then with two that are not published, and checks that its

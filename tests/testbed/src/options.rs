@@ -34,7 +34,7 @@ impl Default for Options {
             flasher_callback_timeout_ms: 5000,
             periods: json!({
                 "unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3,
-                "lateCallbackSeconds": 1, "retrySeconds": 1,
+                "lateCallbackSeconds": 1, "retrySeconds": 1, "lostPodMarginSeconds": 20,
             }),
             one_namespace: false,
         }

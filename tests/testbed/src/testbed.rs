@@ -365,7 +365,9 @@ pub async fn grant_rights_without(
     let text = std::fs::read_to_string(repository().join(format!("deploy/rbac/{file}.yaml")))?;
     for document in text.split("\n---\n") {
         let mut object: Value = serde_saphyr::from_str(document)?;
-        if object["metadata"]["namespace"].is_string() {
+        let namespace = &object["metadata"]["namespace"];
+        // The Leases of nodes are in a namespace of Kubernetes itself.
+        if namespace.is_string() && namespace != "kube-node-lease" {
             object["metadata"]["namespace"] = json!("default");
         }
         if let Some(rules) = object.get_mut("rules").and_then(Value::as_array_mut) {

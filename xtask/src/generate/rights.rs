@@ -10,6 +10,8 @@ enum Scope {
     Cluster,
     /// In the operator's own namespace.
     Own,
+    /// In the namespace of the Leases that kubelets renew.
+    NodeLeases,
     /// In the namespace `default`, which has the events about objects without a namespace.
     Default,
 }
@@ -28,6 +30,9 @@ struct Right {
 /// Name of the Role in the operator's namespace. It differs from the Role for the watched
 /// namespace, which may be the same namespace.
 const OWN: &str = "flashjob-operator-own";
+
+/// Name of the Role in the namespace of the kubelets' Leases.
+const NODE_LEASES: &str = "flashjob-operator-nodes";
 
 const FLASHJOB: &str = "application.flashjob.nbfc.io";
 
@@ -66,6 +71,22 @@ const RIGHTS: &[Right] = &[
         name: None,
         verbs: "patch",
         why: "the same",
+    },
+    Right {
+        scope: Scope::Cluster,
+        group: "",
+        resources: "nodes",
+        name: None,
+        verbs: "get",
+        why: "a Pod that vanished no longer runs on a node that is out of service",
+    },
+    Right {
+        scope: Scope::NodeLeases,
+        group: "coordination.k8s.io",
+        resources: "leases",
+        name: None,
+        verbs: "get",
+        why: "a kubelet that renews its Lease has ended the containers of Pods that are gone",
     },
     Right {
         scope: Scope::Default,
@@ -131,6 +152,8 @@ pub fn cluster() -> String {
         binding("ClusterRole", "flashjob-operator", None),
         role("Role", OWN, Some("flashjob-system"), &[Scope::Own]),
         binding("Role", OWN, Some("flashjob-system")),
+        role("Role", NODE_LEASES, Some("kube-node-lease"), &[Scope::NodeLeases]),
+        binding("Role", NODE_LEASES, Some("kube-node-lease")),
     ]
     .join("---\n")
 }
@@ -145,6 +168,8 @@ pub fn namespaced() -> String {
     [
         format!("{head}{}", role("Role", "flashjob-operator", Some("fleet"), &[Scope::Watched])),
         binding("Role", "flashjob-operator", Some("fleet")),
+        role("Role", NODE_LEASES, Some("kube-node-lease"), &[Scope::NodeLeases]),
+        binding("Role", NODE_LEASES, Some("kube-node-lease")),
         role("ClusterRole", "flashjob-operator-deviceplugins", None, &[Scope::Cluster]),
         binding("ClusterRole", "flashjob-operator-deviceplugins", None),
         role("Role", "flashjob-operator-deviceplugins", Some("default"), &[Scope::Default]),
@@ -156,11 +181,12 @@ pub fn namespaced() -> String {
 }
 
 /// Returns the rules for each scope, with its name, from which the chart builds its roles.
-pub fn of_chart() -> [(&'static str, String); 4] {
+pub fn of_chart() -> [(&'static str, String); 5] {
     let places = [
         ("watched", Scope::Watched),
         ("cluster", Scope::Cluster),
         ("own", Scope::Own),
+        ("node-leases", Scope::NodeLeases),
         ("default", Scope::Default),
     ];
     places.map(|(name, scope)| (name, rules(&[scope])))

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_api::{FINALIZER, FlashJob, FlashJobStatus};
-use flashjob_rules::flashjob::observed::{Job, JobKey, Pod, Refusal, Refused, whole_seconds};
+use flashjob_rules::flashjob::observed::{
+    Job, JobKey, NodeState, Pod, Refusal, Refused, whole_seconds,
+};
 use flashjob_rules::flashjob::plan::Step;
 use flashjob_rules::world::change::{Change, JobOutcome};
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request};
@@ -27,6 +30,14 @@ use crate::operator::Operator;
 /// Interval at which a Pod is polled that still exists but left the watch, because somebody
 /// removed its labels.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Interval at which a node is read on which a Pod vanished: half of that at which a kubelet renews
+/// its Lease.
+const READ_NODE_AGAIN: Duration = Duration::from_secs(5);
+/// Namespace of the Leases that kubelets renew, each with the name of its node.
+const NODE_LEASES: &str = "kube-node-lease";
+/// Taint by which somebody declares that a node is powered off (Kubernetes, "Non-graceful node
+/// shutdown handling").
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// Longest backoff after consecutive failures; the spread is added to it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -165,6 +176,7 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
         Step::ConfirmPod { name, device } => {
             return confirm_pod(operator, job, &name, &device).await;
         }
+        Step::ReadNode { name } => return read_node(operator, name).await,
     }
     Ok(Duration::ZERO)
 }
@@ -371,4 +383,16 @@ async fn confirm_pod(
     let pause = if observed_pod.ended.is_some() { Duration::ZERO } else { ASK_AGAIN };
     operator.tell(Change::PodUnlabelled(Box::new(observed_pod)));
     Ok(pause)
+}
+
+async fn read_node(operator: &Operator, name: String) -> kube::Result<Duration> {
+    let asked_at = whole_seconds(Timestamp::now());
+    let leases: Api<Lease> = Api::namespaced(operator.client.clone(), NODE_LEASES);
+    let nodes: Api<core::Node> = Api::all(operator.client.clone());
+    let (lease, node) = tokio::try_join!(leases.get_opt(&name), nodes.get_opt(&name))?;
+    let renewal = lease.and_then(|lease| lease.spec?.renew_time).map(|time| time.0.to_string());
+    let taints = node.and_then(|node| node.spec?.taints).unwrap_or_default();
+    let is_out_of_service = taints.iter().any(|taint| taint.key == OUT_OF_SERVICE);
+    operator.tell(Change::Node(NodeState { node: name, asked_at, renewal, is_out_of_service }));
+    Ok(READ_NODE_AGAIN)
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::rollouts::{CachedRollout, StepOutcome};
 use crate::firmware::{FirmwareState, ResolveFirmware};
 use crate::flashjob::observed::{
-    Built, Instance, Job, JobKey, Judged, PluginView, Pod, Refusal, Service,
+    Built, Instance, Job, JobKey, Judged, NodeState, PluginView, Pod, Refusal, Service,
 };
 use crate::flashjob::plan::Step;
 use crate::rollout::RolloutKey;
@@ -144,6 +144,8 @@ pub enum Change {
     /// The API server was queried for a Pod that left the watch, and still has it: its labels were
     /// removed.
     PodUnlabelled(Box<Pod>),
+    /// A node was read on which a Pod vanished.
+    Node(NodeState),
     /// Outcome of a request of a FlashJob's plan.
     Job(JobKey, JobOutcome),
     /// Outcome of a request of a FlashRollout's plan.

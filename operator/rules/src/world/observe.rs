@@ -191,9 +191,10 @@ impl World {
             let is_proven = pod.run.is_some()
                 && pod.run == job.status.run
                 && job.result(&pod.device) == Some(Finish::Completed);
-            let is_over =
-                is_proven || !pod.may_run() || after(gone.last_seen, pod.may_run_seconds) <= now;
-            let expired = gone.confirmed && is_over;
+            let is_over = is_proven
+                || !pod.may_run()
+                || pod.may_run_until().is_some_and(|until| until <= now);
+            let expired = gone.is_confirmed() && is_over;
             let record = job.record(&pod.device);
             // While the stored attempt is that of this Pod, the plan needs it: without it the Pod
             // would be queried again and its device locked for another full deadline.

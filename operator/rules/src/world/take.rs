@@ -49,6 +49,7 @@ impl World {
                 }
                 vec![job]
             }
+            Change::Node(node) => self.see_node(&node, now),
             Change::Job(job, outcome) => self.note_job(job, outcome),
             Change::Rollout(rollout, outcome) => return self.note_rollout(rollout, outcome),
             Change::Firmware { subject, question, state } => {

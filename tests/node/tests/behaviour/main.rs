@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         no_attempt_is_lost_while_kube_proxy_is_slow,
         a_kubelet_that_is_killed_and_comes_back_interrupts_nothing,
         a_drain_lets_the_devices_in_flight_finish,
+        a_pod_removed_by_force_frees_its_device_once_the_kubelet_has_ended_it,
         operator_pods_deleted_in_mid_flash_flash_nothing_twice,
         a_rollout_in_mid_job_flashes_nothing_twice,
         an_operator_that_hangs_is_started_again,

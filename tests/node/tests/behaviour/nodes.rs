@@ -67,6 +67,24 @@ pub async fn a_drain_lets_the_devices_in_flight_finish(node: &mut Node) -> anyho
     site.all_flashed_once(node).await.map(|_| ())
 }
 
+/// The kubelet ends the container of a Pod that was removed by force, which its Lease then shows:
+/// the device is flashed again long before the Pod's deadline.
+pub async fn a_pod_removed_by_force_frees_its_device_once_the_kubelet_has_ended_it(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    let site = Site::new(node, "forced", 1).await?;
+    site.transfers_take(15_000).await?;
+    site.flash(node, json!({"deviceTimeoutSeconds": 3600, "verify": {"timeoutSeconds": 1}}))
+        .await?;
+    transfers_are_under_way(&site, 1).await?;
+    let all = ["-n", "forced", "delete", "pods", "--all", "--force", "--grace-period=0"];
+    node.kubectl(&all).await?;
+    let status = site.all_flashed_once(node).await?;
+    let attempts: Vec<u32> = status.results.values().map(|result| result.attempts).collect();
+    ensure!(attempts == [2], "{status:?}");
+    Ok(())
+}
+
 /// A node that is lost with a running Pod: the result of its container counts once the device
 /// reports it, and no other Pod flashes the device meanwhile.
 pub async fn a_node_that_is_lost_does_not_lock_its_devices_for_ever(

@@ -1,5 +1,6 @@
 //! A flash Pod, reduced to the fields that decisions need.
 
+mod gone;
 mod state;
 
 use flashjob_api::GROUP;
@@ -9,8 +10,10 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube_core::ResourceExt;
 
+pub use gone::{Gone, NodeState};
 pub use state::{Cause, Ended, EndedBy, Waiting};
 
+use super::after;
 use super::identity::Identity;
 use super::job::JobKey;
 use crate::flashjob::labels::{annotation, label};
@@ -47,7 +50,10 @@ pub struct Pod {
     pub identities: Vec<Identity>,
     /// True if it is being deleted.
     pub deleting: bool,
-    /// True if it is bound to a node.
+    /// Name of the node to which it is bound; `None` also for a Pod that was never observed and
+    /// whose node is not stored.
+    pub node: Option<String>,
+    /// True if it may have been bound to a node.
     pub scheduled: bool,
     /// Reason for which it cannot make progress.
     pub waiting: Option<Waiting>,
@@ -57,6 +63,8 @@ pub struct Pod {
     pub taken: bool,
     /// Seconds for which its container may still run after it was last seen.
     pub may_run_seconds: i64,
+    /// Seconds for which its container may still run after its kubelet was told to end it.
+    pub grace_seconds: i64,
     /// Set when it was deleted from the API server before its end was observed.
     pub gone: Option<Gone>,
 }
@@ -70,15 +78,6 @@ pub enum Stage {
     Taken,
     /// Its end was observed.
     Ended,
-}
-
-/// Disappearance of a Pod from the API server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gone {
-    /// Time at which it was seen last.
-    pub last_seen: Timestamp,
-    /// True if the API server was queried and no longer has it.
-    pub confirmed: bool,
 }
 
 impl Pod {
@@ -111,6 +110,7 @@ impl Pod {
             firmware_of_go_operator: firmware_of_go_operator(pod),
             identities: identities(pod),
             deleting: pod.metadata.deletion_timestamp.is_some(),
+            node: spec.and_then(|spec| spec.node_name.clone()),
             scheduled: spec.is_some_and(|spec| spec.node_name.is_some()),
             waiting: state::waiting(pod),
             ended: state::ended(pod),
@@ -118,6 +118,7 @@ impl Pod {
             // from it. Only its presence is used, as the node's clock may be wrong.
             taken: pod.status.as_ref().is_some_and(|status| status.start_time.is_some()),
             may_run_seconds: deadline.saturating_add(grace),
+            grace_seconds: grace,
             gone: None,
         })
     }
@@ -125,8 +126,30 @@ impl Pod {
     /// Returns true if its container may be running, which keeps the device locked.
     #[must_use]
     pub(crate) fn may_run(&self) -> bool {
-        let is_gone = self.gone.as_ref().is_some_and(|gone| gone.confirmed);
-        self.ended.is_none() && (self.scheduled || !is_gone)
+        let is_gone = self.gone.as_ref().is_some_and(Gone::is_confirmed);
+        self.ended.is_none() && (self.scheduled || !is_gone) && self.stopped_at().is_none()
+    }
+
+    /// Time since which its node shows that nothing of this vanished Pod can be running.
+    #[must_use]
+    pub(crate) fn stopped_at(&self) -> Option<Timestamp> {
+        self.gone.as_ref()?.stopped_at()
+    }
+
+    /// Time from which nothing of this vanished Pod can be running: its deadline, or earlier if
+    /// its node shows it. None: it has not vanished.
+    #[must_use]
+    pub(crate) fn may_run_until(&self) -> Option<Timestamp> {
+        let gone = self.gone.as_ref()?;
+        let deadline = after(gone.last_seen, self.may_run_seconds);
+        Some(gone.stopped_at().map_or(deadline, |stopped| stopped.min(deadline)))
+    }
+
+    /// The node to read in order to learn whether this vanished Pod can still be running.
+    #[must_use]
+    pub(crate) fn node_to_read(&self) -> Option<&str> {
+        let is_gone = self.gone.as_ref().is_some_and(Gone::is_confirmed);
+        self.node.as_deref().filter(|_| is_gone && self.may_run())
     }
 
     /// Current stage; `None` before it is bound to a node, and once it is gone.

@@ -34,6 +34,14 @@ const STOPPED: [Reason; 5] = [
 /// a Pod never ran.
 const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
 
+/// Message about a vanished Pod whose node shows that nothing of it is running.
+fn stopped_on(pod: &str, node: &str) -> String {
+    format!(
+        "Pod {pod} vanished before its outcome was observed; node {node} no longer runs it, and \
+         the device gets time to report the new version"
+    )
+}
+
 impl Draft<'_> {
     /// Follows every device with a record: first those that may release a pooled Service, then
     /// those that wait for one. A Pod may have ended before the start of its attempt is stored.
@@ -67,7 +75,7 @@ impl Draft<'_> {
         // A node that reports again shows how its Pod ended, and a Pod that only lost its labels
         // may get them back: such a Pod is followed like any other.
         if state == DeviceState::Lost && pod.is_none_or(|pod| self.is_given_up(pod)) {
-            return self.wait_out_the_lost(uid);
+            return self.wait_out_the_lost(uid, &name, pod);
         }
         if let Some(pod) = pod {
             return self.follow_pod(uid, pod);
@@ -94,7 +102,7 @@ impl Draft<'_> {
     /// Returns true if no end of a lost Pod was observed, although it is gone or its deadline has
     /// long passed.
     fn is_given_up(&self, pod: &Pod) -> bool {
-        let is_gone = pod.gone.as_ref().is_some_and(|gone| gone.confirmed);
+        let is_gone = pod.gone.as_ref().is_some_and(Gone::is_confirmed);
         pod.ended.is_none() && (is_gone || self.observed.is_overdue(pod))
     }
 
@@ -105,6 +113,7 @@ impl Draft<'_> {
             self.records.get(uid).is_some_and(|record| record.state != DeviceState::Flashing);
         self.set(uid, DeviceState::Flashing, |record| {
             record.pod = Some(pod.name.clone());
+            record.node.clone_from(&pod.node);
             if begins {
                 record.not_before = None;
                 record.reason = None;
@@ -246,7 +255,7 @@ impl Draft<'_> {
     fn follow_gone(&mut self, uid: &str, pod: &Pod, gone: &Gone) {
         // A watch with a label selector reports a Pod as deleted also when somebody removes the
         // label. Only a query shows whether the Pod still exists.
-        if !gone.confirmed {
+        if !gone.is_confirmed() {
             return self.step(Step::ConfirmPod { name: pod.name.clone(), device: uid.to_owned() });
         }
         // No kubelet starts a Pod that was never bound to a node, so the device is free at once.
@@ -259,19 +268,28 @@ impl Draft<'_> {
             );
         }
         // Removal from the API server stops no container: after a forced deletion, or on a lost
-        // node, it runs until the kubelet enforces the deadline and the grace period.
-        let until = after(gone.last_seen, pod.may_run_seconds);
-        let message = format!(
-            "Pod {} vanished before its outcome was observed; the device stays locked until the \
-             Pod's deadline has passed",
-            pod.name
-        );
+        // node, it runs until the kubelet learns of the removal, or enforces the deadline and the
+        // grace period.
+        let until = pod.may_run_until().unwrap_or_else(|| self.now());
+        let message = match (&pod.node, pod.stopped_at()) {
+            (Some(node), Some(_)) => stopped_on(&pod.name, node),
+            (Some(node), None) => format!(
+                "Pod {} vanished before its outcome was observed; the device stays locked until \
+                 node {node} shows that it no longer runs the Pod, or the Pod's deadline has passed",
+                pod.name
+            ),
+            (None, _) => format!(
+                "Pod {} vanished before its outcome was observed; the device stays locked until \
+                 the Pod's deadline has passed",
+                pod.name
+            ),
+        };
         self.lose(uid, until, &message);
     }
 
     /// Locks the device until nothing of the attempt can still run.
     fn lose(&mut self, uid: &str, until: Timestamp, message: &str) {
-        self.wake(until);
+        self.over(until, 0);
         self.set(uid, DeviceState::Lost, |record| {
             record.not_before = Some(Time(until));
             record.reason = Some(reason::POD_LOST.name.to_owned());
@@ -282,15 +300,25 @@ impl Draft<'_> {
     /// Decides a lost attempt by the version that the device reports, even while its container may
     /// still run: draining a node deletes Pods that have already finished their work. The lost Pod
     /// itself keeps its device locked against other jobs until its deadline.
-    fn wait_out_the_lost(&mut self, uid: &str) {
+    fn wait_out_the_lost(&mut self, uid: &str, name: &str, pod: Option<&Pod>) {
         let Some(record) = self.records.get(uid) else { return };
-        let until = record.waits_until().unwrap_or_else(|| self.now());
+        let stored_until = record.waits_until().unwrap_or_else(|| self.now());
+        let stopped_at = pod.and_then(Pod::stopped_at).filter(|at| *at < stored_until);
+        let until = stopped_at.unwrap_or(stored_until);
+        let node = record.node.clone();
         let provable = record.baseline_version.as_deref() != Some(&self.spec.version);
         if provable && self.reported(uid) == Some(&self.spec.version) {
             return self.complete(uid, true);
         }
         if !self.over(until, 0) {
+            // After a restart no Pod is cached whose node would be read.
+            if pod.is_none() && node.is_some() {
+                self.step(Step::ConfirmPod { name: name.to_owned(), device: uid.to_owned() });
+            }
             return;
+        }
+        if let Some(node) = node.filter(|_| stopped_at.is_some()) {
+            self.lose(uid, until, &stopped_on(name, &node));
         }
         // The device may have been flashed and be rebooting, so one that can prove it gets the
         // time to report before it is flashed again.

@@ -1,7 +1,7 @@
 //! Deletes Pods and Services that no attempt needs any more. A result is stored before its Pod and
 //! Service are deleted.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
 
@@ -23,19 +23,24 @@ impl<'a> Draft<'a> {
     pub fn clean(&mut self) {
         let observed: &'a Observed = self.observed;
         let pooled = self.pooled_slots();
+        let mut nodes = BTreeSet::new();
         for pod in &observed.pods {
             match &pod.gone {
-                Some(gone) if !gone.confirmed => self
+                Some(gone) if !gone.is_confirmed() => self
                     .step(Step::ConfirmPod { name: pod.name.clone(), device: pod.device.clone() }),
                 // Until then the Pod locks its device.
-                Some(gone) if pod.may_run() => {
-                    self.over(gone.last_seen, pod.may_run_seconds);
+                Some(_) if pod.may_run() => {
+                    pod.may_run_until().map(|until| self.over(until, 0));
+                    nodes.extend(pod.node_to_read());
                 }
                 None if !pod.deleting && self.is_over(pod, &pooled) => {
                     self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
                 }
                 _ => {}
             }
+        }
+        for name in nodes {
+            self.step(Step::ReadNode { name: name.to_owned() });
         }
         let pods = observed.pods.iter().filter(|pod| pod.gone.is_none());
         let unfinished = pods

@@ -407,6 +407,7 @@ impl<'a> Draft<'a> {
             record.reason = Some(reason.name.to_owned());
             record.message = Some(message.to_owned());
             record.pod = None;
+            record.node = None;
             record.external_ip = None;
         });
     }
@@ -419,6 +420,7 @@ impl<'a> Draft<'a> {
             // next plan, so it delays nothing.
             record.not_before = Some(Time(now));
             record.pod = None;
+            record.node = None;
             record.external_ip = None;
             record.reason = why.map(|(reason, _)| reason.name.to_owned());
             record.message = why.map(|(_, message)| message.to_owned());

@@ -1,6 +1,7 @@
 //! The end of a job, and of a run: Pods and Services are deleted, and no lock is released while a
 //! container may still be running.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use flashjob_api::DeviceState;
@@ -130,12 +131,16 @@ fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
         }
     };
     let mut unconfirmed = Vec::new();
+    let mut nodes = BTreeSet::new();
     for pod in observed.pods.iter() {
         match &pod.gone {
-            Some(gone) if !gone.confirmed => {
+            Some(gone) if !gone.is_confirmed() => {
                 unconfirmed.push((pod.name.clone(), pod.device.clone()))
             }
-            Some(gone) if pod.may_run() => wait(plan, after(gone.last_seen, pod.may_run_seconds)),
+            Some(_) if pod.may_run() => {
+                pod.may_run_until().into_iter().for_each(|until| wait(plan, until));
+                nodes.extend(pod.node_to_read());
+            }
             _ => {}
         }
     }
@@ -143,18 +148,26 @@ fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
     let run = job.status.run.as_deref().unwrap_or_default();
     for device in &job.status.devices {
         let until = device.waits_until().unwrap_or(observed.now);
-        let name = || attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
+        let name = attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
+        let pod = observed.pod(&name);
         match device.state {
-            DeviceState::Lost if until > observed.now => wait(plan, until),
-            // The Pod was deleted while no watch was running, so its end was not observed.
-            DeviceState::Flashing if observed.pod(&name()).is_none() => {
-                unconfirmed.push((name(), device.uid.clone()))
+            DeviceState::Lost if until > observed.now => {
+                if pod.is_none_or(|pod| pod.stopped_at().is_none()) {
+                    wait(plan, until);
+                }
+                // Without a Pod in the cache, its node would not be read.
+                if pod.is_none() && device.node.is_some() {
+                    unconfirmed.push((name, device.uid.clone()));
+                }
             }
+            // The Pod was deleted while no watch was running, so its end was not observed.
+            DeviceState::Flashing if pod.is_none() => unconfirmed.push((name, device.uid.clone())),
             _ => {}
         }
     }
     let unsure = !unconfirmed.is_empty();
     plan.steps
         .extend(unconfirmed.into_iter().map(|(name, device)| Step::ConfirmPod { name, device }));
+    plan.steps.extend(nodes.into_iter().map(|name| Step::ReadNode { name: name.to_owned() }));
     waiting || unsure
 }

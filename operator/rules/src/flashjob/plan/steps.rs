@@ -92,6 +92,11 @@ pub enum Step {
         /// The device it flashes.
         device: String,
     },
+    /// Reads a node and its Lease, to learn whether a Pod that vanished can still be running there.
+    ReadNode {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl fmt::Display for Step {
@@ -116,6 +121,7 @@ impl fmt::Display for Step {
             Self::ConfirmPod { name, .. } => {
                 write!(formatter, "checking whether Pod {name} still exists")
             }
+            Self::ReadNode { name } => write!(formatter, "reading node {name} and its Lease"),
         }
     }
 }
@@ -151,6 +157,7 @@ impl Step {
             Self::DeleteService { name, .. } => format!("service/{name}"),
             Self::CreatePod(pod) => format!("pod/{}", name(&pod.metadata)),
             Self::DeletePod { name, .. } | Self::ConfirmPod { name, .. } => format!("pod/{name}"),
+            Self::ReadNode { name } => format!("node/{name}"),
         }
     }
 }

@@ -8,10 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_core::ResourceExt;
 use serde_json::{Value, json};
 
-use super::fixture::{Case, creates_pod, deletes, key};
+use super::fixture::{Case, creates_pod, deletes, key, world};
 use crate::flashjob::labels::{annotation, label};
-use crate::flashjob::observed::{Identity, Judged, Service};
-use crate::flashjob::plan::Step;
+use crate::flashjob::observed::{Identity, Judged, NodeState, Service};
+use crate::flashjob::plan::{Plan, Step};
+use crate::world::change::Change;
 
 #[test]
 fn a_failed_pod_is_retried_after_a_pause_and_fails_for_good_at_the_limit() {
@@ -332,6 +333,115 @@ fn a_pod_that_vanished_keeps_its_device_locked_until_nothing_of_it_can_run() {
     assert_eq!(case.stands("a").0, DeviceState::Lost, "the reported version is still looked at");
     case.pass(50);
     assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_LOST.name.into()));
+}
+
+/// A case whose only Pod vanished, and that Pod's name.
+fn vanished(spec: &Value) -> (Case, String) {
+    let mut case = Case::new(&["a"], spec);
+    let pods = case.start();
+    let name = pods[0].metadata.name.clone().expect("a name");
+    let uid = pods[0].metadata.uid.clone().expect("a uid");
+    case.settle();
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    case.settle();
+    (case, name)
+}
+
+/// Reads the node every ten seconds, with a new renewal of its Lease each time, for so many
+/// seconds.
+fn node_renews(case: &mut Case, seconds: i64) -> Plan {
+    let mut plan = case.settle();
+    for _ in 0..seconds / 10 {
+        plan = case.pass(10);
+        let reads = plan.steps.iter().filter(|step| matches!(step, Step::ReadNode { .. })).count();
+        assert!(reads <= 1, "{:?}", plan.steps);
+        if reads == 1 {
+            let node = NodeState {
+                node: "node".into(),
+                asked_at: case.now,
+                renewal: Some(case.now.to_string()),
+                is_out_of_service: false,
+            };
+            case.world.take(Change::Node(node), case.now);
+            plan = case.settle();
+        }
+    }
+    plan
+}
+
+#[test]
+fn a_device_whose_pod_vanished_is_retried_once_its_node_no_longer_runs_the_pod() {
+    let (mut case, name) = vanished(&json!({"verify": {"timeoutSeconds": 30}}));
+    let identity = Identity::endpoint("10.0.0.0");
+    let held = |case: &Case| case.world.locks.holder(&identity, &key("other"), "a").is_some();
+    assert_eq!(case.status().devices[0].node.as_deref(), Some("node"));
+    // A renewal, the grace period of 10 s, the margin of 60 s, and one renewal after it.
+    node_renews(&mut case, 90);
+    assert!(held(&case), "the kubelet may still be ending the container");
+    node_renews(&mut case, 20);
+    let record = case.status().devices[0].clone();
+    let message = record.message.unwrap_or_default();
+    assert_eq!(record.state, DeviceState::Lost, "the reported version is still looked at");
+    assert!(
+        message.contains(&name) && message.contains("node node no longer runs it"),
+        "{message}"
+    );
+    case.pass(30);
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_LOST.name.into()));
+    assert_eq!(case.status().devices[0].node, None);
+    assert!(!held(&case));
+}
+
+#[test]
+fn a_lost_device_stays_locked_until_the_deadline_while_its_node_renews_no_lease() {
+    let (mut case, _) =
+        vanished(&json!({"deviceTimeoutSeconds": 300, "verify": {"timeoutSeconds": 1}}));
+    for _ in 0..30 {
+        let plan = case.pass(10);
+        assert!(plan.steps.iter().any(|step| matches!(step, Step::ReadNode { .. })));
+        let node = NodeState {
+            node: "node".into(),
+            asked_at: case.now,
+            renewal: Some("the last one".into()),
+            is_out_of_service: false,
+        };
+        case.world.take(Change::Node(node), case.now);
+        assert_eq!(case.stands("a").0, DeviceState::Lost);
+    }
+    case.pass(11);
+    assert_eq!(case.stands("a").0, DeviceState::Pending);
+}
+
+#[test]
+fn after_a_restart_the_node_of_a_lost_device_is_read_and_its_lock_lasts_no_longer() {
+    let (mut case, name) =
+        vanished(&json!({"deviceTimeoutSeconds": 300, "verify": {"timeoutSeconds": 1}}));
+    case.pass(100);
+    let until = case.status().devices[0].not_before.clone();
+    let devices = std::mem::take(&mut case.world.devices);
+    case.world = world();
+    case.world.devices = devices;
+    case.see_job();
+    case.world.lock_what_is_stored();
+    let plan = case.settle();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::ConfirmPod { .. })));
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    let plan = case.settle();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::ReadNode { .. })));
+    assert_eq!(case.status().devices[0].not_before, until);
+    node_renews(&mut case, 120);
+    assert_eq!(case.stands("a").0, DeviceState::Pending);
+}
+
+#[test]
+fn a_deleted_job_waits_for_a_lost_pod_only_until_its_node_no_longer_runs_it() {
+    let (mut case, _) = vanished(&json!({}));
+    case.job.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_job();
+    let ends = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer));
+    assert!(!ends(&node_renews(&mut case, 90)));
+    assert!(ends(&node_renews(&mut case, 20)));
 }
 
 #[test]

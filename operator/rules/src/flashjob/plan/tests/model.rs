@@ -49,6 +49,14 @@ pub fn address(pod: &Pod) -> Option<String> {
     pod.spec.as_ref()?.containers[0].args.as_ref()?.first().cloned()
 }
 
+/// Longest time in seconds that a connected kubelet takes to end a container whose Pod is gone.
+const KUBELET_SECONDS: usize = 70;
+
+/// Name of the node of a Pod; each has its own.
+fn node_of(pod: &str) -> String {
+    format!("node-of-{pod}")
+}
+
 /// Predetermined course of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -94,6 +102,8 @@ pub struct Cluster {
     pub fates: HashMap<String, Fate>,
     pub addresses: usize,
     pub created: HashMap<String, u32>,
+    /// Nodes, one for each Pod, that have no connection until that time.
+    pub lost_nodes: HashMap<String, Timestamp>,
     /// Attempts that ended without success: address, device and time.
     pub unflashed: Vec<(String, usize, Timestamp)>,
     attach_failures: usize,
@@ -114,6 +124,7 @@ impl Cluster {
             fates: HashMap::new(),
             addresses,
             created: HashMap::new(),
+            lost_nodes: HashMap::new(),
             unflashed: Vec::new(),
             attach_failures: 3,
         }
@@ -189,6 +200,12 @@ impl Cluster {
 
     pub fn remove_pod(&mut self, name: &str) {
         if let Some(mut pod) = self.pods.remove(name) {
+            // A container that still runs is ended by its kubelet once that is connected.
+            let connected = self.lost_nodes.get(&node_of(name)).map_or(self.now, |at| *at);
+            let stopped = after(connected, self.dice.below(KUBELET_SECONDS) as i64);
+            if let Some(container) = pod.uid().and_then(|uid| self.containers.get_mut(&uid)) {
+                container.dies = container.dies.min(stopped);
+            }
             pod.metadata.resource_version = Some(self.next_version());
             self.events[1].push_back(Event::PodGone(Box::new(pod)));
         }
@@ -267,7 +284,7 @@ impl Cluster {
     fn report(&mut self, name: &str, status: Value, node: bool) {
         let Some(mut pod) = self.pods.get(name).cloned() else { return };
         if node && let Some(spec) = &mut pod.spec {
-            spec.node_name = Some("node".to_owned());
+            spec.node_name = Some(node_of(name));
         }
         pod.status = serde_json::from_value(status).expect("a status");
         self.put_pod(pod);
@@ -403,8 +420,18 @@ impl Cluster {
         }
     }
 
-    /// Garbage-collects a Pod whose node vanished: its container may still run.
+    /// The latest renewal of a node's Lease.
+    pub fn renewal(&self, node: &str) -> String {
+        match self.lost_nodes.get(node) {
+            Some(until) if *until > self.now => "the one before the loss".to_owned(),
+            _ => (self.now.as_second() / 10).to_string(),
+        }
+    }
+
+    /// Garbage-collects a Pod whose node vanished, for a while: its container may still run.
     pub fn lose_node(&mut self, name: &str) {
+        let until = after(self.now, self.dice.below(600) as i64);
+        self.lost_nodes.insert(node_of(name), until);
         let condition =
             json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"});
         self.report(name, json!({"phase": "Failed", "conditions": [condition]}), false);

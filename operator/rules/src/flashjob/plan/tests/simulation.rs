@@ -42,6 +42,8 @@ pub struct Simulation {
     /// use of a slot is not stored.
     undisturbed: bool,
     requests: Vec<Request>,
+    /// Reads of nodes, which are repeated after a pause: the time, and the request.
+    reads: Vec<(Timestamp, Request)>,
     due: BTreeSet<String>,
     wake: HashMap<String, Timestamp>,
     /// Highest parallelism that each job ever had.
@@ -63,6 +65,7 @@ impl Simulation {
             may_crash: faults.crashes > 0,
             undisturbed: faults.pods + faults.services + faults.specs + faults.crashes == 0,
             requests: Vec::new(),
+            reads: Vec::new(),
             due: BTreeSet::new(),
             wake: HashMap::new(),
             most: HashMap::new(),
@@ -80,6 +83,7 @@ impl Simulation {
             println!("CRASH");
         }
         self.requests.clear();
+        self.reads.clear();
         self.cluster.events.iter_mut().for_each(std::collections::VecDeque::clear);
         self.world = fixture::world();
         self.wake.clear();
@@ -264,7 +268,13 @@ impl Simulation {
         let memory = self.world.memory.entry(key).or_default();
         for step in first_plan.steps {
             if memory.begin(&step).is_some() {
-                self.requests.push(Request::Step(observed.job.clone(), step));
+                let at = after(self.cluster.now, 5);
+                match step {
+                    Step::ReadNode { .. } => {
+                        self.reads.push((at, Request::Step(observed.job.clone(), step)))
+                    }
+                    step => self.requests.push(Request::Step(observed.job.clone(), step)),
+                }
             }
         }
         if let Some(question) = memory.firmware.follow(first_plan.firmware) {
@@ -292,12 +302,15 @@ impl Simulation {
         let waking = self.wake.values().copied();
         let ends =
             self.cluster.containers.values().map(|container| container.ends.min(container.dies));
-        let Some(next) = waking.chain(ends).min() else { return false };
+        let reads = self.reads.iter().map(|(at, _)| *at);
+        let Some(next) = waking.chain(ends).chain(reads).min() else { return false };
         self.cluster.now = next.max(after(self.cluster.now, 1));
         let now = self.cluster.now;
         let due = self.wake.iter().filter(|(_, at)| **at <= now).map(|(job, _)| job.clone());
         self.due.extend(due.collect::<Vec<_>>());
         self.wake.retain(|_, at| *at > now);
+        let reads = self.reads.extract_if(.., |(at, _)| *at <= now);
+        self.requests.extend(reads.map(|(_, request)| request));
         self.cluster.finish_orphans();
         self.show_devices();
         true

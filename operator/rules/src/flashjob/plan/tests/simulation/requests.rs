@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_core::ResourceExt;
 
 use super::{LOUD, Request, Simulation};
-use crate::flashjob::observed::{Job, Meaning, Pod, Refusal, Refused, Service};
+use crate::flashjob::observed::{Job, Meaning, NodeState, Pod, Refusal, Refused, Service};
 use crate::flashjob::plan::Step;
 use crate::world::World;
 
@@ -183,6 +183,18 @@ impl Simulation {
             Step::ConfirmPod { name, device } => {
                 if answered && !self.cluster.pods.contains_key(name) {
                     self.world.confirm_gone(&job.key, name, device, now);
+                }
+            }
+            Step::ReadNode { name } => {
+                let node = NodeState {
+                    node: name.clone(),
+                    asked_at: now,
+                    renewal: Some(self.cluster.renewal(name)),
+                    is_out_of_service: false,
+                };
+                if answered {
+                    let jobs = self.world.see_node(&node, now);
+                    self.due.extend(jobs.into_iter().map(|job| job.name));
                 }
             }
         }
