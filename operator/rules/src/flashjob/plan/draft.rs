@@ -203,6 +203,16 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// The device's Instance, whether or not the job may flash it.
+    fn own_instance(&self, uid: &str) -> Option<&'a Arc<Instance>> {
+        match self.observed.sighting(uid)? {
+            Sighting::Seen(instance) => Some(instance),
+            // An overriding endpoint can be forbidden because of the Instance of another device.
+            Sighting::Forbidden(instance) => Some(instance).filter(|found| found.uid == uid),
+            Sighting::Missing(_) => None,
+        }
+    }
+
     /// The version that the device currently reports.
     pub fn reported(&self, uid: &str) -> Option<&'a str> {
         self.instance(uid).and_then(|instance| instance.version())
@@ -353,10 +363,12 @@ impl<'a> Draft<'a> {
         reason: Option<Reason>,
     ) {
         let message = reason.and(record.message.clone()).unwrap_or_default();
+        let namespace = self.own_instance(uid).map(|instance| instance.namespace.clone());
         let (uid, name, attempt) = (uid.to_owned(), record.name.clone(), record.attempt.max(1));
         self.plan.results.push(DeviceResult {
             uid,
             name,
+            namespace,
             attempt,
             finish,
             verified,
