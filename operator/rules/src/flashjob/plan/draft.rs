@@ -87,7 +87,7 @@ impl<'a> Draft<'a> {
                 .collect(),
             reasons: if same_run { result_reasons(observed) } else { BTreeMap::new() },
             details: BTreeMap::new(),
-            unverified: status.counts.filter(|_| same_run).map_or(0, |counts| counts.unverified),
+            unverified: if same_run { unverified(observed) } else { 0 },
             released: HashSet::new(),
             waiting: BTreeMap::new(),
             last_endpoint: status.host_endpoint.clone().filter(|_| same_run),
@@ -468,6 +468,19 @@ impl<'a> Draft<'a> {
             (None, None) => Vec::new(),
         }
     }
+}
+
+/// Stored number of devices that completed without proof, without devices that the spec no longer
+/// names. Their details are dropped with the status that stores the new number, so none is
+/// subtracted twice.
+fn unverified(observed: &Observed) -> u32 {
+    let status = &observed.job.status;
+    let stored = status.counts.map_or(0, |counts| counts.unverified);
+    let is_gone = |(uid, details): &(&String, &ResultDetails)| {
+        details.unverified && observed.job.place(uid).is_none()
+    };
+    let gone = status.results.iter().filter(is_gone).count();
+    stored.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX))
 }
 
 /// Stored reasons of results, without devices that the spec no longer names. A status written
