@@ -406,7 +406,10 @@ impl<'a> Draft<'a> {
     pub fn retry_uncounted(&mut self, uid: &str, reason: Reason, message: &str) {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
         self.try_again(uid, attempt, reason, message);
-        self.set(uid, DeviceState::Pending, |record| record.uncounted += 1);
+        self.set(uid, DeviceState::Pending, |record| {
+            record.uncounted += 1;
+            record.not_attached += u32::from(reason == reason::DEVICE_NOT_ATTACHED);
+        });
     }
 
     fn try_again(&mut self, uid: &str, attempt: u32, reason: Reason, message: &str) {
