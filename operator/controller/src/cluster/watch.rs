@@ -98,9 +98,11 @@ impl Watches {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
+        let tasks = operator.tasks.clone();
         let operator = operator.clone();
         let events = watcher::watcher(api, config).backoff(Pauses::default());
-        self.running.spawn(async move { follow(events, &operator, kind).await });
+        let watch = async move { follow(events, &operator, kind).await };
+        self.running.spawn(tasks.guarded(format!("watch of {}", resource(kind)), watch));
     }
 }
 

@@ -96,7 +96,8 @@ impl Records {
     pub fn follow(operator: &Arc<Operator>) -> Self {
         let (sender, written) = watch::channel(None);
         let watched = Api::all(operator.client.clone());
-        tokio::spawn(follow(operator.clone(), watched, sender));
+        let watch = follow(operator.clone(), watched, sender);
+        tokio::spawn(operator.tasks.clone().guarded(format!("watch of {DEVICE_PLUGINS}"), watch));
         let api = Api::all(operator.keepers_client.clone());
         Self { api, installation: operator.installation.clone(), written }
     }
