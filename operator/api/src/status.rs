@@ -218,6 +218,9 @@ pub struct DeviceStatus {
     /// device could not be attached; they do not count toward `backoffLimitPerDevice`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub uncounted: u32,
+    /// Number of attempts in `uncounted` whose device could not be attached.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_attached: u32,
     /// Earliest time of the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,

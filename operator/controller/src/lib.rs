@@ -25,6 +25,7 @@
 //! - [`operator`] contains the parts that all of them share, [`plugins`] loads the plugins that
 //!   the configuration ([`flashjob_config`]) names, [`reload`] watches the configuration for
 //!   changes.
+//! - [`run`] assembles the parts, and ends the process if one of its [`tasks`] ends.
 //! - [`telemetry`] has logs, metrics, traces, and reports of current problems.
 
 pub mod arguments;
@@ -37,4 +38,5 @@ pub mod reconcile;
 pub mod reload;
 pub mod rollout;
 pub mod run;
+pub mod tasks;
 pub mod telemetry;

@@ -14,6 +14,7 @@ use crate::cluster::installation::Installation;
 use crate::cluster::leadership::Leadership;
 use crate::cluster::passwords::SecretReader;
 use crate::plugins::Plugins;
+use crate::tasks::Tasks;
 use crate::telemetry::health::keeper::Reports;
 use crate::telemetry::metrics::Metrics;
 use flashjob_config::Access;
@@ -40,6 +41,8 @@ pub struct Operator {
     pub reports: Reports,
     /// Installation that this operator is part of.
     pub installation: Installation,
+    /// Guard of the tasks that run as long as the process.
+    pub tasks: Tasks,
     access: Mutex<Arc<Access>>,
     messages: mpsc::UnboundedSender<Message>,
     planning: AtomicBool,
@@ -67,6 +70,8 @@ pub struct Parts {
     pub reports: Reports,
     /// Installation that this operator is part of.
     pub installation: Installation,
+    /// Guard of the tasks that run as long as the process.
+    pub tasks: Tasks,
 }
 
 /// A message to the loop; messages are processed in the order in which they were sent.
@@ -98,6 +103,7 @@ impl Operator {
             metrics,
             reports,
             installation,
+            tasks,
         } = parts;
         let (messages, received) = mpsc::unbounded_channel();
         let operator = Self {
@@ -110,6 +116,7 @@ impl Operator {
             metrics,
             reports,
             installation,
+            tasks,
             access: Mutex::new(access),
             messages,
             planning: AtomicBool::new(false),

@@ -25,6 +25,7 @@ use crate::cluster::{connection, definitions, proxy};
 use crate::operator::{Operator, Parts};
 use crate::plugins::Plugins;
 use crate::plugins::loader::Loader;
+use crate::tasks::{EndedTask, Tasks};
 use crate::telemetry::health::advice;
 use crate::telemetry::health::keeper::{Keeper, Reports};
 use crate::telemetry::health::opened::ReportOpened;
@@ -87,6 +88,9 @@ pub enum RunError {
     /// Another process took the Lease.
     #[error(transparent)]
     LostLease(#[from] LostLease),
+    /// A task that runs as long as the process panicked or returned.
+    #[error(transparent)]
+    Task(#[from] EndedTask),
     /// The election task panicked or was cancelled.
     #[error("the leader election task failed: {0}")]
     Election(#[from] JoinError),
@@ -95,7 +99,7 @@ pub enum RunError {
 /// Runs until SIGINT or SIGTERM; plugins run on threads of their own.
 ///
 /// # Errors
-/// The operator cannot start, or it lost its Lease; see [`RunError`].
+/// The operator cannot start, it lost its Lease, or a part of it ended; see [`RunError`].
 pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), RunError> {
     // Two TLS providers may be linked, so ring is selected explicitly. A second call has no
     // effect.
@@ -130,7 +134,10 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     let leadership =
         if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
     let metrics = Arc::new(Metrics::default());
-    let (reports, readiness) = keep_health(&arguments, &installation, &metrics, &unfenced);
+    let (tasks, mut ended_tasks) = Tasks::channel();
+    let (keeper, reports, readiness) =
+        health_keeper(&arguments, &installation, &metrics, &unfenced);
+    tokio::spawn(tasks.clone().guarded("keeper of problem reports".to_owned(), keeper.run()));
     // Each layer is outside of those before it: a request waits at the limit first, then is
     // counted, and passes the fence last, right before it is sent.
     let fenced = || -> kube::Result<Client> {
@@ -168,6 +175,7 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         metrics,
         reports: reports.clone(),
         installation: installation.clone(),
+        tasks: tasks.clone(),
     });
     let watches = Watches::new(client.clone(), arguments.watch_namespace.clone());
     if text.is_some() {
@@ -176,7 +184,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     let loader = Loader::start(&operator, &arguments, config)?;
     let reload = reload::follow(arguments.config.clone(), text, loader, &operator);
     let health = health::serve(arguments.health_address, operator.clone(), readiness);
-    tokio::spawn(definitions::follow(client, reports.clone()));
+    let definitions = definitions::follow(client, reports.clone());
+    tokio::spawn(tasks.guarded("check of the definitions".to_owned(), definitions));
     // Kubernetes sends SIGTERM. As process 1 of a container, the program would ignore both signals
     // without handlers.
     let mut terminated = signal(SignalKind::terminate())?;
@@ -191,12 +200,17 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         tokio::spawn(unled(stopped))
     };
     tokio::select! {
-        () = reconcile::run(operator.clone(), messages, world, watches) => {}
+        // Each of these runs as long as the process.
+        () = reconcile::run(operator.clone(), messages, world, watches) => {
+            return Err(EndedTask("control loop".to_owned()).into());
+        }
         served = health => {
             let address = arguments.health_address;
-            served.map_err(|source| RunError::Health { address, source })?
+            served.map_err(|source| RunError::Health { address, source })?;
+            return Err(EndedTask("health server".to_owned()).into());
         }
-        () = reload => {}
+        () = reload => return Err(EndedTask("reload of the configuration".to_owned()).into()),
+        Some(ended) = ended_tasks.recv() => return Err(ended.into()),
         // Another process holds the Lease and may act already, so nothing is drained: plans and
         // requests of this process end with it.
         ended = &mut election => return Ok(ended??),
@@ -215,14 +229,14 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     ended.map_or(Ok(()), |ended| Ok(ended??))
 }
 
-/// Starts the keeper of problem reports. Returns the channel for reports, and the readiness that
+/// Returns the keeper of problem reports, the channel for reports, and the readiness that
 /// `/readyz` shows.
-fn keep_health(
+fn health_keeper(
     arguments: &Arguments,
     installation: &Installation,
     metrics: &Arc<Metrics>,
     unfenced: &Client,
-) -> (Reports, watch::Receiver<Readiness>) {
+) -> (Keeper, Reports, watch::Receiver<Readiness>) {
     let (reports, received) = Reports::channel();
     let lease = arguments.leader_election.then_some(ProblemSource::Lease);
     let awaited = WATCHED.into_iter().map(ProblemSource::Watch).chain(lease).collect();
@@ -237,8 +251,7 @@ fn keep_health(
         pod: own_pod(&installation.namespace),
         readiness,
     };
-    tokio::spawn(keeper.run());
-    (reports, readiness_receiver)
+    (keeper, reports, readiness_receiver)
 }
 
 fn recorder(client: &Client) -> Recorder {

@@ -363,6 +363,10 @@ async fn a_device_plugin_of_another_installation_is_left_alone_and_told_and_the_
     problem(&testbed, "DevicePluginNotOwned", 0).await?;
     let ours = plugins.get("esp32").await?;
     assert_eq!(ours.labels().get(INSTALLATION).map(String::as_str), Some("default"));
+
+    plugins.delete("esp32", &DeleteParams::default()).await?;
+    plugin_where(&testbed, "esp32", "it is created again", |status| status.digest.is_some())
+        .await?;
     Ok(())
 }
 

@@ -98,9 +98,11 @@ impl Watches {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
+        let tasks = operator.tasks.clone();
         let operator = operator.clone();
         let events = watcher::watcher(api, config).backoff(Pauses::default());
-        self.running.spawn(async move { follow(events, &operator, kind).await });
+        let watch = async move { follow(events, &operator, kind).await };
+        self.running.spawn(tasks.guarded(format!("watch of {}", resource(kind)), watch));
     }
 }
 
@@ -245,5 +247,63 @@ fn resource(kind: Kind) -> problem::Resource {
         Kind::Instance => problem::INSTANCES,
         Kind::Pod => problem::PODS,
         Kind::Service => problem::SERVICES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use tower::BoxError;
+
+    use super::*;
+
+    /// API server whose list expires after the first page (410), as after a compaction of etcd.
+    fn answer(request: &Request<Body>, lists: &mut usize) -> (u16, serde_json::Value) {
+        let query = request.uri().query().unwrap_or_default();
+        *lists += 1;
+        let (page, next) = match (*lists, query.contains("continue=second")) {
+            (1, false) => ("a", "second"),
+            (3, false) => ("b", ""),
+            (2, true) => {
+                let status = json!({
+                    "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 410,
+                    "reason": "Expired", "message": "the list expired",
+                });
+                return (410, status);
+            }
+            unexpected => panic!("{unexpected:?} {query}"),
+        };
+        let list = json!({
+            "apiVersion": "akri.sh/v0", "kind": "InstanceList",
+            "metadata": {"resourceVersion": "7", "continue": next},
+            "items": [{"metadata": {"name": page, "uid": page}, "spec": {}}],
+        });
+        (200, list)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_expires_between_two_pages_begins_again_after_a_pause() {
+        let mut lists = 0;
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (code, text) = answer(&request, &mut lists);
+            let body = Body::from(text.to_string().into_bytes());
+            let response = Response::builder().status(code).body(body);
+            std::future::ready(response.map_err(BoxError::from))
+        });
+        let api: Api<Guarded<akri::Instance>> = Api::all(Client::new(service, "default"));
+        let events = watcher::watcher(api, watcher::Config::default()).backoff(Pauses::default());
+        let begin = tokio::time::Instant::now();
+        let steps = events.take(6).map(|event| match event {
+            Ok(Event::Init) => "begins".to_owned(),
+            Ok(Event::InitApply(object)) => metadata(&object).uid.clone().unwrap_or_default(),
+            Ok(Event::InitDone) => "complete".to_owned(),
+            Ok(_) => "an event".to_owned(),
+            Err(_) => "fails".to_owned(),
+        });
+        let steps: Vec<String> = steps.collect().await;
+        assert_eq!(steps, ["begins", "a", "fails", "begins", "b", "complete"]);
+        assert!(begin.elapsed() >= Duration::from_millis(100), "{:?}", begin.elapsed());
     }
 }

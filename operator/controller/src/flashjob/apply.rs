@@ -38,8 +38,8 @@ const NODE_LEASES: &str = "kube-node-lease";
 /// Taint by which somebody declares that a node is powered off (Kubernetes, "Non-graceful node
 /// shutdown handling").
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-/// Longest backoff after consecutive failures; the spread is added to it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest backoff after consecutive failures of a step; the spread is added to it.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Carries out one step, and sends its outcome to the loop. `failures` is the number of
 /// consecutive failures of this step so far.
@@ -67,7 +67,7 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failu
         // waits.
         tell(JobOutcome::StepFailed(Box::new(step.clone()), error));
         failures += 1;
-        tokio::time::sleep(pause_after(failures, &key)).await;
+        tokio::time::sleep(pause_after(failures, LONGEST_PAUSE, &key)).await;
         // A Pod that was created without our knowledge could flash at the same time as the next
         // one, so the create request is retried until its outcome is known. A Pod that was
         // observed meanwhile is not created a second time, even if it is gone since.
@@ -95,13 +95,11 @@ fn may_have_worked(error: &kube::Error) -> bool {
     }
 }
 
-/// Returns the backoff before the next try. It doubles with each failure; the step's own name
-/// spreads the retries of steps that failed together.
-pub(crate) fn pause_after(failures: u32, key: &str) -> Duration {
-    // The longest pause is reached at the ninth failure; the bound keeps the shift from
-    // overflowing.
-    let doubled =
-        Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(LONGEST_PAUSE);
+/// Returns the backoff before the next try. It doubles with each failure up to `longest`; the key
+/// of the request spreads the retries of requests that failed together.
+pub(crate) fn pause_after(failures: u32, longest: Duration, key: &str) -> Duration {
+    // The bound keeps the shift from overflowing.
+    let doubled = Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(longest);
     let spread: u32 = key.bytes().map(u32::from).sum::<u32>() % 50;
     doubled + doubled * spread / 100
 }
@@ -395,4 +393,21 @@ async fn read_node(operator: &Operator, name: String) -> kube::Result<Duration> 
     let is_out_of_service = taints.iter().any(|taint| taint.key == OUT_OF_SERVICE);
     operator.tell(Change::Node(NodeState { node: name, asked_at, renewal, is_out_of_service }));
     Ok(READ_NODE_AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_up_to_the_limit_and_is_spread_by_the_key() {
+        let pause = |failures, seconds| pause_after(failures, Duration::from_secs(seconds), "");
+        let all = [pause(1, 30), pause(2, 30), pause(3, 30)];
+        assert_eq!(all, [200, 400, 800].map(Duration::from_millis));
+        assert_eq!((pause(9, 30), pause(u32::MAX, 30)), (LONGEST_PAUSE, LONGEST_PAUSE));
+        assert_eq!((pause(6, 5), pause(u32::MAX, 5)), (Duration::from_secs(5), pause(7, 5)));
+        // The bytes of "a" add up to 97, which is 47 modulo 50.
+        let spread = pause_after(u32::MAX, Duration::from_secs(100), "a");
+        assert_eq!(spread, Duration::from_secs(147));
+    }
 }

@@ -42,7 +42,7 @@ pub fn events(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     let of_jobs = transitions.job.iter();
     let mut events: Vec<Event> =
         of_jobs.clone().filter_map(|transition| under_way(*transition)).collect();
-    events.extend(failed(job, transitions));
+    events.extend(failed(transitions));
     events.extend(retried(transitions));
     events.extend(of_jobs.filter_map(|transition| ending(*transition, &this_time)));
     events
@@ -50,12 +50,11 @@ pub fn events(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
 
 /// Returns one event for each of the first failed devices of a run, then one for all others: the
 /// status lists them, and a failing fleet must not flood the API server with events.
-fn failed(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
+fn failed(transitions: &Transitions<'_>) -> Vec<Event> {
     let failed: Vec<&DeviceResult> =
         transitions.results.iter().filter(|result| result.finish == Finish::Failed).collect();
     let named = NAMED.saturating_sub(transitions.failed_before).min(failed.len());
-    let mut events: Vec<Event> =
-        failed[..named].iter().map(|result| of_device(job, result)).collect();
+    let mut events: Vec<Event> = failed[..named].iter().copied().map(of_device).collect();
     // Once a run: only the write with which the failures exceed the limit says it.
     if transitions.failed_before <= NAMED && transitions.failed_before + failed.len() > NAMED {
         let note = format!(
@@ -85,11 +84,12 @@ fn retried(transitions: &Transitions<'_>) -> Vec<Event> {
     by_reason.into_iter().map(of_reason).collect()
 }
 
-fn of_device(job: &Job, result: &DeviceResult) -> Event {
+fn of_device(result: &DeviceResult) -> Event {
     let instance = ObjectReference {
         api_version: Some("akri.sh/v0".to_owned()),
         kind: Some("Instance".to_owned()),
-        namespace: Some(job.key.namespace.clone()),
+        // A job may flash devices of other namespaces than its own.
+        namespace: result.namespace.clone(),
         name: result.name.clone(),
         uid: Some(result.uid.clone()),
         ..ObjectReference::default()
@@ -189,6 +189,7 @@ mod tests {
         DeviceResult {
             uid: uid.into(),
             name,
+            namespace: Some("devices".into()),
             attempt: 1,
             finish,
             verified: false,
@@ -308,6 +309,15 @@ mod tests {
         assert_eq!(reasons, ["PodFailed", "PodLost"]);
         assert!(texts[0].1.starts_with("device a (unknown Instance): "), "{}", texts[0].1);
         assert!(texts[0].1.contains("; attempt 2 follows."), "{}", texts[0].1);
+    }
+
+    #[test]
+    fn a_failed_device_is_related_to_its_instance_in_the_namespace_of_that() {
+        let status = FlashJobStatus::default();
+        let results = failures(1);
+        let transitions = Transitions::between(&status, &status, &results);
+        let related = events(&job(), &transitions).remove(0).secondary.expect("an Instance");
+        assert_eq!(related.namespace.as_deref(), Some("devices"));
     }
 
     #[test]

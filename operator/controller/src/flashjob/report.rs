@@ -18,15 +18,14 @@ use crate::cluster::answer::in_one_line;
 use crate::cluster::leadership::fence::REQUEST_TIMEOUT;
 use crate::cluster::read::Guarded;
 use crate::cluster::watch;
-use crate::flashjob::apply::refresh;
+use crate::flashjob::apply::{pause_after, refresh};
 use crate::flashjob::events;
 use crate::flashjob::transitions::{JobTransition, Transitions};
 use crate::operator::Operator;
 use crate::telemetry::metrics::Write;
 
-/// Pause after a failed write; it doubles with each failed read that follows.
-const FAILURE_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause: statuses have to be up to date soon after an outage of the API server.
+/// Longest backoff after a failed write and the failed reads that follow: statuses have to be up
+/// to date soon after an outage of the API server.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Outcome of a status write that got a response.
@@ -104,9 +103,10 @@ pub async fn write(
 /// status is stored. No other status of the job is written meanwhile, so an outage costs a job one
 /// task and one request for each pause.
 async fn is_stored(operator: &Operator, job: &Job, status: &FlashJobStatus) -> bool {
-    let mut failures = 0;
+    // The write itself is the first failure.
+    let mut failures = 1;
     loop {
-        tokio::time::sleep(pause_after_failures(failures)).await;
+        tokio::time::sleep(pause_after(failures, LONGEST_PAUSE, &job.uid)).await;
         match refresh(operator, job).await {
             Ok(stored) => return stored.as_ref() == Some(status),
             Err(error) => still_unknown(job, &error),
@@ -123,8 +123,8 @@ async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
     let mut failures = 0;
     while let Err(error) = refresh(&operator, &job).await {
         still_unknown(&job, &error);
-        tokio::time::sleep(pause_after_failures(failures)).await;
         failures += 1;
+        tokio::time::sleep(pause_after(failures, LONGEST_PAUSE, &job.uid)).await;
     }
     operator.tell(Change::Job(job.key.clone(), JobOutcome::WritesSettled(job)));
 }
@@ -135,10 +135,6 @@ fn still_unknown(job: &Job, error: &kube::Error) {
         job = %job.key, error,
         "outcome of a status write is still unknown; retrying"
     );
-}
-
-fn pause_after_failures(failures: u32) -> Duration {
-    FAILURE_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE)
 }
 
 #[tracing::instrument(

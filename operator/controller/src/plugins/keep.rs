@@ -98,8 +98,9 @@ impl Keeper {
         &self.loads.plugin.name
     }
 
-    /// Shows each change of the plugin's state until it is to be loaded again: after the pause
-    /// `again`, when this process becomes the leader, or when a standby observes a new record.
+    /// Shows each change of the plugin's state, and shows it again if the DevicePlugin is deleted,
+    /// until the plugin is to be loaded again: after the pause `again`, when this process becomes
+    /// the leader, or when a standby observes a new record.
     async fn wait(
         &mut self,
         again: Option<Duration>,
@@ -110,15 +111,21 @@ impl Keeper {
         let until = again.map(|pause| Instant::now() + pause);
         let mut changes = self.operator.plugins.changes();
         let (name, leadership) = (self.name().to_owned(), self.operator.leadership.clone());
+        let records = self.records.clone();
         loop {
             // A standby writes nothing: its requests would stop at the fence.
             let shown_again = if leads { self.show(failure).await } else { None };
+            // Before the object is written, and while another installation has it, the watch has
+            // no record of it either.
+            let is_written = leads && shown_again.is_none();
             tokio::select! {
                 () = at(until) => return,
                 () = leadership.leads(), if !leads => return,
                 () = self.records.differs(&name, record), if !leads => return,
                 // Another plugin may have taken a device type of this one, or released it.
                 _ = changes.changed() => {}
+                // Standbys and restarted processes follow the record in it.
+                () = records.deleted(&name), if is_written => self.written_state = None,
                 () = tokio::time::sleep(shown_again.unwrap_or_default()),
                     if shown_again.is_some() => {}
             }

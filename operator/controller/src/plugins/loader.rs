@@ -135,7 +135,9 @@ impl Loader {
             if !self.tasks.contains_key(name) {
                 let keeper =
                     keep::Keeper::new(&self.operator, loads.clone(), self.records.clone());
-                self.tasks.insert(name.clone(), self.operator.plugins.spawn(keeper.run()));
+                let tasks = self.operator.tasks.clone();
+                let keeper = tasks.guarded(format!("keeper of plugin {name}"), keeper.run());
+                self.tasks.insert(name.clone(), self.operator.plugins.spawn(keeper));
             }
         }
         self.operator.plugins.write().loads = loads;

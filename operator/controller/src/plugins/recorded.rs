@@ -27,6 +27,9 @@ use crate::telemetry::health::problem::{DEVICE_PLUGINS, ProblemSource, of_watch}
 const FIRST_LIST: Duration = Duration::from_secs(10);
 /// Pause before an API server that does not answer is asked again.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after which an object that the watch does not have counts as deleted: the watch lags
+/// behind the write that created it.
+const WATCH_LAG: Duration = Duration::from_secs(1);
 
 /// Record of one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +96,8 @@ impl Records {
     pub fn follow(operator: &Arc<Operator>) -> Self {
         let (sender, written) = watch::channel(None);
         let watched = Api::all(operator.client.clone());
-        tokio::spawn(follow(operator.clone(), watched, sender));
+        let watch = follow(operator.clone(), watched, sender);
+        tokio::spawn(operator.tasks.clone().guarded(format!("watch of {DEVICE_PLUGINS}"), watch));
         let api = Api::all(operator.keepers_client.clone());
         Self { api, installation: operator.installation.clone(), written }
     }
@@ -147,6 +151,11 @@ impl Records {
             .unwrap_or_default()
     }
 
+    /// Waits until the watch shows that the plugin's object was deleted.
+    pub async fn deleted(&self, name: &str) {
+        absent(self.written.clone(), &self.installation.object_name(name)).await;
+    }
+
     /// Waits until the record of the plugin differs from `from`.
     pub async fn differs(&mut self, name: &str, from: &Record) {
         while self.now(name) == *from {
@@ -157,6 +166,28 @@ impl Records {
             }
         }
     }
+}
+
+/// Waits until a complete list lacks this object, and goes on lacking it for [`WATCH_LAG`].
+async fn absent(mut written: watch::Receiver<WrittenRecords>, object: &str) {
+    let is_present = |records: &HashMap<String, Record>| records.contains_key(object);
+    loop {
+        let lacks = |written: &WrittenRecords| {
+            written.as_ref().is_some_and(|records| !is_present(records))
+        };
+        if written.wait_for(lacks).await.is_err() {
+            break;
+        }
+        let has = |written: &WrittenRecords| written.as_ref().is_some_and(is_present);
+        let returned = tokio::time::timeout(WATCH_LAG, written.wait_for(has)).await;
+        match returned.map(|record| record.is_ok()) {
+            Err(_) => return,
+            Ok(true) => {}
+            Ok(false) => break,
+        }
+    }
+    // The watch ends only with the process.
+    std::future::pending().await
 }
 
 async fn follow(
@@ -251,5 +282,24 @@ mod tests {
             ),
             (None, None)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_deleted_once_the_watch_has_listed_and_goes_on_lacking_it() {
+        let with = |name: &str| Some(HashMap::from([(name.to_owned(), Record::default())]));
+        let (sender, written) = watch::channel(None);
+        let deleted = || tokio::time::timeout(10 * WATCH_LAG, absent(written.clone(), "a"));
+        assert!(deleted().await.is_err(), "nothing is listed");
+        sender.send_replace(with("a"));
+        assert!(deleted().await.is_err());
+        sender.send_replace(with("b"));
+        let created = async {
+            tokio::time::sleep(WATCH_LAG / 2).await;
+            sender.send_replace(with("a"));
+        };
+        let (in_vain, ()) = tokio::join!(deleted(), created);
+        assert!(in_vain.is_err(), "the watch was late");
+        sender.send_replace(with("b"));
+        assert!(deleted().await.is_ok());
     }
 }

@@ -15,7 +15,9 @@ use serde_json::{Map, Value, json};
 use crate::cluster::answer::in_one_line;
 use crate::cluster::read::Guarded;
 use crate::cluster::watch;
-use crate::flashjob::apply::{Deleted, create, delete, pause_after, refresh_by_name};
+use crate::flashjob::apply::{
+    Deleted, LONGEST_PAUSE, create, delete, pause_after, refresh_by_name,
+};
 use crate::operator::Operator;
 
 /// Carries out one step, and sends its outcome to the loop. `failures` is the number of
@@ -34,7 +36,7 @@ pub async fn apply(
     if let Err(error) = outcome {
         let error = in_one_line(&error);
         tracing::warn!(%rollout, step = key, error, "request failed; retrying");
-        tokio::time::sleep(pause_after(failures + 1, &key)).await;
+        tokio::time::sleep(pause_after(failures + 1, LONGEST_PAUSE, &key)).await;
         operator.tell(Change::Rollout(rollout, RolloutOutcome::StepReleased(key)));
     }
 }

@@ -91,8 +91,9 @@ pub struct Observed {
     pub has_reported_failing_steps: bool,
     /// Devices of other jobs in flight, by group of this job's groupBudget.
     pub in_flight_of_others: HashMap<String, usize>,
-    /// True if evictions of the job's Pods are denied, as far as this process knows.
-    pub is_protected: bool,
+    /// True if the job has a PodDisruptionBudget, false if it has none; None if an earlier process
+    /// may have left one.
+    pub is_protected: Option<bool>,
     /// Waiting periods.
     pub periods: Periods,
     /// Policy for flash Pods and Services, in addition to job and plugin.

@@ -65,8 +65,9 @@ pub struct Memory {
     pub dropped: Option<(String, FlashJobStatus)>,
     /// Status writes that may still succeed.
     unsettled: Vec<Unsettled>,
-    /// True if this process created the job's PodDisruptionBudget.
-    pub is_protected: bool,
+    /// True if this process created the job's PodDisruptionBudget, false if it deleted it or the
+    /// job cannot have one; None if an earlier process may have left one.
+    pub is_protected: Option<bool>,
     /// Time before which the job is not planned again.
     pub next_plan: Option<Instant>,
     /// Objects whose creation keeps failing, by name, with the API server's error message.

@@ -36,6 +36,10 @@ impl World {
         let rollout_lacks_results = self.rollout_lacks_results(&job);
         let memory = self.memory.entry(key.clone()).or_default();
         memory.mark_leaving(&mut services);
+        // The run is stored before the first Pod is created, and so before the budget.
+        if job.status.run.is_none() {
+            memory.is_protected.get_or_insert(false);
+        }
         let mut devices = vec![None; job.uids().len()];
         let mut holders = HashMap::new();
         let mut has_duplicates = false;

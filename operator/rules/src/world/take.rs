@@ -273,7 +273,7 @@ fn note(memory: &mut Memory, outcome: JobOutcome) -> bool {
             return false;
         }
         JobOutcome::Protected(is_protected) => {
-            memory.is_protected = is_protected;
+            memory.is_protected = Some(is_protected);
             return false;
         }
         JobOutcome::StepDone(step) => {

@@ -62,6 +62,15 @@ pub enum FenceError {
     Address(&'static str),
 }
 
+impl FenceError {
+    /// Returns true if the fence stopped the request, false if the API server did not answer it in
+    /// time. A request under way when the Lease is lost is stopped too.
+    #[must_use]
+    pub fn is_stop(&self) -> bool {
+        !matches!(self, Self::NoAnswer | Self::NoAnswerToRead)
+    }
+}
+
 /// Period in which mutating requests may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Open {

@@ -1,5 +1,5 @@
 //! Client layer that counts requests to the API server, by Kubernetes verb and HTTP status code;
-//! both labels have a bounded number of values.
+//! both labels have a bounded number of values. Requests that the fence stops are not counted.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,7 +10,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
+
+use crate::cluster::leadership::fence::FenceError;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Answered {
@@ -63,14 +65,14 @@ pub struct Counted<S> {
 
 impl<S, B, R> Service<Request<B>> for Counted<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>, Error = BoxError>,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context)
     }
 
@@ -80,14 +82,19 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            requests.answered(
-                verb,
-                answer.as_ref().ok().map(|answer| answer.status().as_u16()),
-                since,
-            );
+            // A standby, or a leader that could not renew, would look like a failing API server.
+            if !answer.as_ref().is_err_and(is_stopped) {
+                let code = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+                requests.answered(verb, code, since);
+            }
             answer
         })
     }
+}
+
+/// Returns true if the fence stopped the request, so that the API server did not fail it.
+fn is_stopped(error: &BoxError) -> bool {
+    error.downcast_ref::<FenceError>().is_some_and(FenceError::is_stop)
 }
 
 /// Returns the verb of a request, as RBAC rules name it.
@@ -153,22 +160,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_counted_by_its_code_and_a_broken_connection_as_error() {
+    async fn an_answer_is_counted_by_its_code_and_a_missing_one_as_error() {
         let requests = Requests::default();
         let answer = |request: Request<()>| async move {
-            if request.uri().path() == "/broken" {
-                Err("broken")
-            } else {
-                Ok(Response::builder().status(409).body(()).unwrap())
+            match request.uri().path() {
+                "/broken" => Err(BoxError::from("broken")),
+                "/unanswered" => Err(FenceError::NoAnswerToRead.into()),
+                _ => Ok(Response::builder().status(409).body(()).unwrap()),
             }
         };
         let mut client = requests.layer(tower::service_fn(answer));
-        for path in ["/api/v1/namespaces/a/pods/b", "/broken"] {
+        for path in ["/api/v1/namespaces/a/pods/b", "/broken", "/unanswered"] {
             let _ = client.call(Request::get(path).body(()).unwrap()).await;
         }
         let count = |code: &str| {
             requests.count.get_or_create(&Answered { verb: "get", code: code.to_owned() }).get()
         };
-        assert_eq!((count("409"), count("error")), (1, 1));
+        assert_eq!((count("409"), count("error")), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_the_fence_stops_is_not_counted() {
+        let requests = Requests::default();
+        for stop in [FenceError::NotHeld, FenceError::Ending, FenceError::Address("path")] {
+            let answer =
+                move |_: Request<()>| async move { Err::<Response<()>, _>(BoxError::from(stop)) };
+            let mut client = requests.layer(tower::service_fn(answer));
+            let request = Request::post("/api/v1/namespaces/a/pods").body(()).unwrap();
+            let stopped = client.call(request).await.unwrap_err();
+            assert_eq!(stopped.downcast_ref::<FenceError>(), Some(&stop));
+        }
+        let failed = Answered { verb: "create", code: "error".to_owned() };
+        assert_eq!(requests.count.get_or_create(&failed).get(), 0);
     }
 }

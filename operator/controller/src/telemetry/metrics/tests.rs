@@ -19,6 +19,7 @@ fn result(finish: Finish, verified: bool, reason: Option<Reason>) -> DeviceResul
     DeviceResult {
         uid: "a".into(),
         name: None,
+        namespace: None,
         attempt: 1,
         finish,
         verified,

@@ -429,7 +429,9 @@ impl Draft<'_> {
     }
 
     /// Retries the device after a disruption; the attempt does not count, up to a limit, so that a
-    /// device is not retried forever.
+    /// device is not retried forever. Refused attachments are not disruptions: a device that was
+    /// busy for long keeps its limit. The number of disruptions never decreases in a run, so an
+    /// alternation of both ends at the same limit.
     fn judge_disruption(&mut self, uid: &str, ended: &Ended) {
         let text = last_lines(&ended.message, SUMMARY_BYTES);
         let message = if text.is_empty() {
@@ -437,8 +439,13 @@ impl Draft<'_> {
         } else {
             format!("{text} ({})", ended.reason)
         };
-        let uncounted = self.records.get(uid).map_or(0, |record| record.uncounted);
-        if self.is_in_spec(uid) && uncounted < UNCOUNTED_DISRUPTIONS {
+        // A record stored by an earlier version does not tell the two kinds apart, and all of its
+        // attempts count as disruptions.
+        let disruptions = self
+            .records
+            .get(uid)
+            .map_or(0, |record| record.uncounted.saturating_sub(record.not_attached));
+        if self.is_in_spec(uid) && disruptions < UNCOUNTED_DISRUPTIONS {
             return self.retry_uncounted(uid, reason::DISRUPTED, &message);
         }
         self.give_up_attempt(uid, reason::DISRUPTED_TOO_OFTEN, &message);

@@ -87,7 +87,7 @@ impl<'a> Draft<'a> {
                 .collect(),
             reasons: if same_run { result_reasons(observed) } else { BTreeMap::new() },
             details: BTreeMap::new(),
-            unverified: status.counts.filter(|_| same_run).map_or(0, |counts| counts.unverified),
+            unverified: if same_run { unverified(observed) } else { 0 },
             released: HashSet::new(),
             waiting: BTreeMap::new(),
             last_endpoint: status.host_endpoint.clone().filter(|_| same_run),
@@ -200,6 +200,16 @@ impl<'a> Draft<'a> {
         match self.observed.sighting(uid) {
             Some(Sighting::Seen(instance)) => Some(instance),
             _ => None,
+        }
+    }
+
+    /// The device's Instance, whether or not the job may flash it.
+    fn own_instance(&self, uid: &str) -> Option<&'a Arc<Instance>> {
+        match self.observed.sighting(uid)? {
+            Sighting::Seen(instance) => Some(instance),
+            // An overriding endpoint can be forbidden because of the Instance of another device.
+            Sighting::Forbidden(instance) => Some(instance).filter(|found| found.uid == uid),
+            Sighting::Missing(_) => None,
         }
     }
 
@@ -353,10 +363,12 @@ impl<'a> Draft<'a> {
         reason: Option<Reason>,
     ) {
         let message = reason.and(record.message.clone()).unwrap_or_default();
+        let namespace = self.own_instance(uid).map(|instance| instance.namespace.clone());
         let (uid, name, attempt) = (uid.to_owned(), record.name.clone(), record.attempt.max(1));
         self.plan.results.push(DeviceResult {
             uid,
             name,
+            namespace,
             attempt,
             finish,
             verified,
@@ -394,7 +406,10 @@ impl<'a> Draft<'a> {
     pub fn retry_uncounted(&mut self, uid: &str, reason: Reason, message: &str) {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
         self.try_again(uid, attempt, reason, message);
-        self.set(uid, DeviceState::Pending, |record| record.uncounted += 1);
+        self.set(uid, DeviceState::Pending, |record| {
+            record.uncounted += 1;
+            record.not_attached += u32::from(reason == reason::DEVICE_NOT_ATTACHED);
+        });
     }
 
     fn try_again(&mut self, uid: &str, attempt: u32, reason: Reason, message: &str) {
@@ -458,6 +473,19 @@ impl<'a> Draft<'a> {
             (None, None) => Vec::new(),
         }
     }
+}
+
+/// Stored number of devices that completed without proof, without devices that the spec no longer
+/// names. Their details are dropped with the status that stores the new number, so none is
+/// subtracted twice.
+fn unverified(observed: &Observed) -> u32 {
+    let status = &observed.job.status;
+    let stored = status.counts.map_or(0, |counts| counts.unverified);
+    let is_gone = |(uid, details): &(&String, &ResultDetails)| {
+        details.unverified && observed.job.place(uid).is_none()
+    };
+    let gone = status.results.iter().filter(is_gone).count();
+    stored.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX))
 }
 
 /// Stored reasons of results, without devices that the spec no longer names. A status written

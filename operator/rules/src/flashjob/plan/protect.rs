@@ -7,30 +7,47 @@ use flashjob_api::DeviceStatus;
 use super::draft::Draft;
 use super::steps::Step;
 use crate::flashjob::make;
+use crate::flashjob::observed::after;
+
+/// Seconds after the end of a job within which a new process deletes the budget: the earlier
+/// process may have ended between the last Pod and the delete. Deletes for all jobs that ever
+/// ended would delay the first requests of a new leader.
+const LEFT_OVER_SECONDS: i64 = 3600;
 
 impl Draft<'_> {
     /// Creates or deletes the budget of the job.
     pub fn protect(&mut self) {
         let observed = self.observed;
-        let is_protected = observed.is_protected;
+        let may_exist = observed.is_protected.unwrap_or_else(|| self.may_be_left_over());
         if !make::is_protected(self.spec, &observed.policy) {
             // `disruption` became Allow, in the FlashJob or in the configuration: a drain must no
             // longer wait for this job.
-            if is_protected {
+            if may_exist {
                 self.unprotect();
             }
             return;
         }
-        let at_work = || observed.pods.iter().any(|pod| pod.gone.is_none() && pod.ended.is_none());
-        let begins = || self.plan.steps.iter().any(|step| matches!(step, Step::CreatePod(_)));
-        match is_protected {
-            false if begins() || at_work() => {
-                let budget = make::budget(&self.observed.job);
-                self.step(Step::Protect(Box::new(budget)));
-            }
-            true if !at_work() && !begins() && !self.goes_on() => self.unprotect(),
-            _ => {}
+        let has_pods = self.is_at_work() || self.begins();
+        if has_pods && observed.is_protected != Some(true) {
+            let budget = make::budget(&observed.job);
+            self.step(Step::Protect(Box::new(budget)));
+        } else if !has_pods && may_exist && !self.goes_on() {
+            self.unprotect();
         }
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.observed.pods.iter().any(|pod| pod.gone.is_none() && pod.ended.is_none())
+    }
+
+    fn begins(&self) -> bool {
+        self.plan.steps.iter().any(|step| matches!(step, Step::CreatePod(_)))
+    }
+
+    /// Returns true if an earlier process may have left the budget.
+    fn may_be_left_over(&self) -> bool {
+        let ended = self.observed.job.status.completion_time.as_ref();
+        ended.is_none_or(|ended| after(ended.0, LEFT_OVER_SECONDS) > self.now())
     }
 
     fn unprotect(&mut self) {

@@ -39,6 +39,8 @@ pub struct DeviceResult {
     pub uid: String,
     /// Name of the Akri Instance, where it is known.
     pub name: Option<String>,
+    /// Namespace of the Akri Instance; None if the Instance does not exist.
+    pub namespace: Option<String>,
     /// The attempt that the device was at, from 1.
     pub attempt: u32,
     /// Kind of the result.

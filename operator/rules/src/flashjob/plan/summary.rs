@@ -229,8 +229,8 @@ fn counts(draft: &Draft<'_>) -> Counts {
             counts.pending -= 1;
         }
     }
-    // Uids that were taken out of the spec are no longer among the completed ones, but still in
-    // the stored number.
+    // A status written before results had details does not tell which uids that were taken out of
+    // the spec are in the stored number.
     counts.unverified = draft.unverified.min(counts.completed);
     counts
 }

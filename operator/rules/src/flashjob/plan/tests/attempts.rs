@@ -268,6 +268,30 @@ fn what_the_cluster_does_to_a_pod_spends_no_attempt_until_it_happens_too_often()
 }
 
 #[test]
+fn a_refused_attachment_is_not_counted_as_a_disruption_and_alternating_with_those_ends() {
+    let disrupted = json!({"phase": "Failed", "reason": "NodeAffinity"});
+    let refused = json!({"phase": "Failed", "reason": "UnexpectedAdmissionError"});
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+    let mut ends_with = |status: &Value| {
+        let pods = case.start();
+        case.report(&pods[0], status);
+        case.settle();
+        case.now = crate::flashjob::observed::after(case.now, 3600);
+        case.stands("a")
+    };
+    for _ in 0..=10 {
+        let not_attached = reason::DEVICE_NOT_ATTACHED.name.into();
+        assert_eq!(ends_with(&refused), (DeviceState::Pending, not_attached));
+    }
+    for _ in 0..10 {
+        assert_eq!(ends_with(&disrupted), (DeviceState::Pending, reason::DISRUPTED.name.into()));
+        assert_eq!(ends_with(&refused).0, DeviceState::Pending);
+    }
+    let too_often = reason::DISRUPTED_TOO_OFTEN.name.into();
+    assert_eq!(ends_with(&disrupted), (DeviceState::Failed, too_often));
+}
+
+#[test]
 fn a_pod_that_used_more_than_its_own_limit_failed() {
     let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
     let pods = case.start();

@@ -74,6 +74,22 @@ fn an_instance_in_another_namespace_is_not_flashed() {
 }
 
 #[test]
+fn a_result_has_the_namespace_of_the_device_s_own_instance() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.world.devices.lose("a");
+    case.device_in("elsewhere", "a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0")]);
+    let namespaces = |case: &mut Case| {
+        let results = case.plan().results.into_iter();
+        results.map(|result| result.namespace).collect::<Vec<_>>()
+    };
+    assert_eq!(namespaces(&mut case), [Some("elsewhere".to_owned())]);
+    // Another device's Instance has the overriding endpoint.
+    let mut case = Case::new(&["a"], &json!({"hostEndpoint": "10.9.9.9:80"}));
+    case.device_in("elsewhere", "z", &[ESP32, ("HOST_ENDPOINT", "10.9.9.9")]);
+    assert_eq!(namespaces(&mut case), [None::<String>]);
+}
+
+#[test]
 fn an_override_that_is_the_endpoint_of_a_foreign_instance_is_refused() {
     let mut case = Case::new(&["a"], &json!({"hostEndpoint": "10.9.9.9:80"}));
     case.device_in("elsewhere", "z", &[ESP32, ("HOST_ENDPOINT", "10.9.9.9")]);

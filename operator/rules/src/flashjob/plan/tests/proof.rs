@@ -48,6 +48,27 @@ fn what_cannot_be_proven_completes_as_unverified_or_fails_before_it_is_flashed()
 }
 
 #[test]
+fn an_unverified_device_that_leaves_the_spec_is_no_longer_counted() {
+    let mut case = Case::new(&["a", "b"], &json!({"version": "1"}));
+    for pod in case.start() {
+        case.end(&pod, 0);
+    }
+    case.settle();
+    let unverified = |case: &Case| case.status().counts.map(|counts| counts.unverified);
+    assert_eq!(unverified(&case), Some(2));
+    case.device("c", &[ESP32, ("HOST_ENDPOINT", "10.0.0.9"), ("VERSION", "0")]);
+    case.spec(&json!({"uuid": ["b", "c"]}));
+    case.settle();
+    assert_eq!(unverified(&case), Some(1));
+    let pods = case.start();
+    case.device("c", &[ESP32, ("HOST_ENDPOINT", "10.0.0.9"), ("VERSION", "1")]);
+    case.end(&pods[0], 0);
+    case.settle();
+    let counts = case.status().counts.expect("counts");
+    assert_eq!((counts.completed, counts.unverified), (2, 1));
+}
+
+#[test]
 fn best_effort_does_not_wait_where_no_version_was_ever_reported() {
     let mut case = Case::new(&["a"], &json!({}));
     case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0")]);

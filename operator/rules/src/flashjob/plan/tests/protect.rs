@@ -6,6 +6,7 @@ use flashjob_api::Disruption;
 use serde_json::json;
 
 use super::fixture::{Case, key};
+use crate::flashjob::observed::after;
 use crate::flashjob::plan::{Plan, Step};
 
 impl Case {
@@ -16,8 +17,13 @@ impl Case {
         case
     }
 
+    /// A new process: what the previous one kept in memory is gone.
+    fn restart(&mut self) {
+        self.world.memory.clear();
+    }
+
     fn is_protected(&mut self, is_protected: bool) {
-        self.world.memory.get_mut(&key("job")).expect("memory").is_protected = is_protected;
+        self.world.memory.get_mut(&key("job")).expect("memory").is_protected = Some(is_protected);
     }
 }
 
@@ -68,10 +74,35 @@ fn the_budget_of_a_suspended_job_goes_with_its_last_device_in_flight() {
 fn a_restarted_operator_protects_what_is_at_work_and_a_job_that_allows_disruption_is_left() {
     let mut case = Case::guarded(&["a"], &json!({}));
     case.start();
+    case.restart();
     assert!(protects(&case.plan()), "a new process does not know of the budget");
     case.is_protected(true);
     case.spec(&json!({"disruption": "Allow"}));
     assert!(unprotects(&case.settle()));
     case.is_protected(false);
     assert!(!protects(&case.settle()));
+}
+
+#[test]
+fn a_budget_that_an_earlier_process_left_is_deleted_and_nothing_is_deleted_in_vain() {
+    let mut case = Case::guarded(&["a"], &json!({}));
+    let pods = case.start();
+    case.end(&pods[0], 3);
+    assert!(!unprotects(&case.settle()), "this process has created none");
+    case.restart();
+    assert!(unprotects(&case.settle()), "the earlier process ended before the delete");
+    case.is_protected(false);
+    assert!(!unprotects(&case.settle()));
+    case.restart();
+    case.now = after(case.now, 3601);
+    assert!(!unprotects(&case.settle()), "the job is over for long");
+    let mut suspended = Case::guarded(&["a"], &json!({"suspend": true}));
+    assert!(!unprotects(&suspended.settle()), "a new job has none");
+    suspended.restart();
+    assert!(unprotects(&suspended.settle()));
+    let mut allowed = Case::new(&["a"], &json!({}));
+    allowed.start();
+    assert!(!unprotects(&allowed.settle()));
+    allowed.restart();
+    assert!(unprotects(&allowed.settle()), "a drain must not wait for it");
 }

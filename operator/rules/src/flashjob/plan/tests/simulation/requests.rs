@@ -178,7 +178,7 @@ impl Simulation {
             }
             Step::Protect(_) | Step::Unprotect { .. } => {
                 let memory = self.world.memory.entry(job.key.clone()).or_default();
-                memory.is_protected = matches!(step, Step::Protect(_));
+                memory.is_protected = Some(matches!(step, Step::Protect(_)));
             }
             Step::ConfirmPod { name, device } => {
                 if answered && !self.cluster.pods.contains_key(name) {
