@@ -69,7 +69,11 @@ pub fn list(rollouts: &[FlashRollout], with_namespace: bool) -> String {
 pub fn line(rollout: &FlashRollout) -> String {
     let (name, status) = (rollout.name_any(), status(rollout));
     if status.phase.is_none() {
-        return format!("{name}: no operator has processed it yet");
+        // A FlashRollout that was invalid from its creation has a message, but no phase.
+        return match status.message.as_deref().map(without_control_characters) {
+            Some(message) => format!("{name} {}: {message}", state(rollout)),
+            None => format!("{name}: no operator has processed it yet"),
+        };
     }
     let batch = status.batch.as_ref().map(|batch| format!(" batch {batch},"));
     let counts = status.counts.unwrap_or_default();
@@ -350,6 +354,8 @@ mod tests {
         let text = details(&invalid, frame(1_000));
         assert!(text.contains("InvalidSpec") && text.contains("spec.maxFailed"), "{text}");
         assert!(!text.contains("No operator has processed it"), "{text}");
+        let expected = "hall InvalidSpec: this FlashRollout is invalid: spec.maxFailed";
+        assert_eq!(line(&invalid), expected);
     }
 
     #[test]

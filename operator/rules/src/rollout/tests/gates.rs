@@ -222,6 +222,28 @@ fn a_run_can_be_held_though_its_spec_is_invalid() {
 }
 
 #[test]
+fn an_abort_ends_a_rollout_that_was_never_valid_and_its_first_run_starts_once_it_is_valid() {
+    let mut cluster = Cluster::new(2);
+    cluster.edit(|spec| spec.max_failed = Some(IntOrString::Int(-1)));
+    cluster.settle(10);
+    assert_eq!((cluster.status().phase, cluster.reason().as_str()), (None, "InvalidSpec"));
+    cluster.edit(|spec| spec.abort = Some(true));
+    cluster.settle(10);
+    let status = cluster.status();
+    assert_eq!(
+        (cluster.phase(), cluster.reason().as_str()),
+        (RolloutPhase::Aborted, "AbortRequested")
+    );
+    assert!(status.message.is_some_and(|message| message.contains("spec.maxFailed")));
+    assert!(status.completion_time.is_some() && status.waiting_for.is_none());
+    assert!(condition::holds(&status.conditions, condition::FAILED));
+    assert!(cluster.decide().status.is_none(), "nothing moves");
+    cluster.edit(|spec| (spec.abort, spec.max_failed) = (None, None));
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
 fn of_two_rollouts_with_a_device_in_common_the_older_one_goes_first() {
     let mut cluster = Cluster::new(4);
     let name = "device-0002".to_owned();
