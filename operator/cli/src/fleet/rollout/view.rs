@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::state::{
     advice, approving, asks, awaited_approval, going_on, is_approved, is_of_this_run, is_paused,
-    status,
+    other_approved_runs, status,
 };
 use crate::duration;
 use crate::fleet::table::{table, without_control_characters};
@@ -286,8 +286,13 @@ fn note(rollout: &FlashRollout, batch: &BatchStatus, run: &str, now: Timestamp) 
         }
         (BatchState::Soaking, _) => "soaks".to_owned(),
         (BatchState::Pending, _) if asks(rollout, &batch.name) => {
-            let is_approved = is_approved(rollout, &batch.name, run);
-            if is_approved { "approved" } else { "needs approval" }.to_owned()
+            if is_approved(rollout, &batch.name, run) {
+                return "approved".to_owned();
+            }
+            match other_approved_runs(rollout, &batch.name, run).join(", ").as_str() {
+                "" => "needs approval".to_owned(),
+                others => format!("needs approval for run {run}; approved for run {others}"),
+            }
         }
         _ => String::new(),
     }
@@ -375,6 +380,11 @@ mod tests {
             assert!(text.contains(expected), "{expected}:\n{text}");
         }
         assert!(!text.contains("requests a new run"), "{text}");
+        let mut other = rollout();
+        other.spec.approvals = Some(vec!["ten@ffffff".to_owned()]);
+        let text = details(&other, frame(1_000));
+        let expected = "needs approval for run 0a1b2c; approved for run ffffff";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

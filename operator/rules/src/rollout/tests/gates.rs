@@ -23,8 +23,16 @@ fn a_batch_waits_for_an_approval_of_this_run() {
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Waiting);
     assert_eq!(waiting_for(&cluster), "approval of batch others");
+    let message = cluster.status().message.expect("a message");
+    let names = format!("its approval names run 000000, but this run is {}", cluster.run());
+    assert!(message.ends_with(&names), "{message}");
     assert!(!condition::holds(&cluster.status().conditions, condition::APPROVED));
     assert_eq!(cluster.letters(0), "C");
+    // An approval of another batch is none of this one.
+    cluster.edit(|spec| spec.approvals = Some(vec!["others-2@000000".to_owned()]));
+    cluster.settle(10);
+    let message = cluster.status().message.expect("a message");
+    assert!(message.ends_with("to spec.approvals"), "{message}");
     let approval = format!("others@{}", cluster.run());
     cluster.edit(|spec| spec.approvals = Some(vec![approval]));
     cluster.settle(50);
