@@ -257,6 +257,35 @@ async fn signatures_in_a_layout_count_in_both_forms_and_those_of_others_do_not()
 }
 
 #[tokio::test]
+async fn an_index_with_more_manifests_than_are_searched_for_signatures_is_refused() {
+    let keys = Keys::new();
+    let (files, digest) = Files::new();
+    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
+    let trust = trust
+        .into_iter()
+        .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
+        .collect();
+    let bench = Bench::new(trust);
+    // The plugin, the others, and the signature as the last entry.
+    let outcome = async |others: u32| {
+        let mut files = files.clone();
+        for number in 0..others {
+            files.add(&number.to_le_bytes(), None);
+        }
+        files.sign(&digest, &keys.signed_bundle(0, &digest));
+        let folder = files.folder(bench.folder.path());
+        let obtained = obtain(&bench, &folder, ":0.1.0").await;
+        std::fs::remove_dir_all(folder).expect("removed");
+        obtained.map(|verified| verified.signed()).map_err(|error| error.to_string())
+    };
+    let error = outcome(511).await.expect_err("refused");
+    for expected in ["more than 512 manifests", "/layout", "into an empty layout"] {
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(outcome(510).await, Ok(true));
+}
+
+#[tokio::test]
 async fn a_layout_is_trusted_by_its_path_and_never_by_what_it_calls_its_content() {
     let (mut files, _) = Files::new();
     files.add(
