@@ -153,6 +153,25 @@ async fn a_component_is_read_from_a_folder_an_archive_and_a_packed_one_by_tag_an
 }
 
 #[tokio::test]
+async fn an_archive_of_several_gzip_members_is_read_to_its_end() {
+    let (files, digest) = Files::new();
+    let bench = Bench::new(unsigned("oci-layout/**"));
+    let mut archive = Vec::new();
+    files.archive(&mut archive, "");
+    // Parallel compressors and `cat` write such files.
+    let mut members = Vec::new();
+    for part in archive.chunks(700) {
+        let mut encoder = GzEncoder::new(&mut members, Compression::fast());
+        encoder.write_all(part).expect("written");
+        encoder.finish().expect("finished");
+    }
+    let path = bench.folder.path().join("members.tar.gz");
+    std::fs::write(&path, members).expect("written");
+    let verified = obtain(&bench, &path, ":0.1.0").await.expect("obtained");
+    assert_eq!((verified.content(), verified.digest()), (COMPONENT, &digest));
+}
+
+#[tokio::test]
 async fn what_is_missing_changed_ambiguous_or_too_large_is_refused_by_its_name() {
     let (mut files, digest) = Files::new();
     let large = manifest(&[0; 1001], 1001);
