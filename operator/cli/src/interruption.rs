@@ -25,6 +25,12 @@ impl Interruption {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.into();
     }
 
+    /// Returns the message for a signal that arrives now.
+    pub fn message(&self) -> String {
+        let consequence = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("interrupted; {consequence}")
+    }
+
     /// Listens for signals from now on; the returned future ends at the first.
     ///
     /// # Errors
@@ -32,14 +38,13 @@ impl Interruption {
     pub fn listen(&self) -> Result<impl Future<Output = Failure> + use<>, Failure> {
         let (mut interrupt, mut terminate) =
             (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-        let consequence = self.0.clone();
+        let interruption = self.clone();
         Ok(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            let consequence = consequence.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            Failure::new(Code::Interrupted, "Interrupted", format!("interrupted; {consequence}"))
+            Failure::new(Code::Interrupted, "Interrupted", interruption.message())
         })
     }
 }

@@ -21,6 +21,8 @@ mod decode;
 mod docker_config;
 mod duration;
 mod failure;
+#[cfg(test)]
+mod fake_api;
 mod fleet;
 mod interruption;
 mod number;

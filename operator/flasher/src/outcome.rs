@@ -199,4 +199,22 @@ mod tests {
             assert!(fits.contains(&length), "{character:?}: {length}");
         }
     }
+
+    #[test]
+    fn a_termination_message_of_quotes_and_line_breaks_is_whole_json_that_the_kubelet_keeps() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("termination-log");
+        let words = "\"\n\r\t\\".repeat(4000);
+        let failure = AttemptFailure {
+            bytes: Some(u64::MAX),
+            ..AttemptFailure::new(Code::AttestationUnavailable, words.clone())
+        };
+        conclude(&Err(failure), Duration::from_secs(u64::MAX), &log);
+        let text = std::fs::read_to_string(log).expect("a message");
+        assert!(text.len() <= MESSAGE_BYTES, "{}", text.len());
+        let message: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(message["code"], "AttestationUnavailable");
+        let kept = message["message"].as_str().expect("text");
+        assert!(words.starts_with(kept) && kept.len() > 1000, "{kept:?}");
+    }
 }

@@ -262,11 +262,25 @@ impl Attempt {
     /// Confirms the image. Otherwise the boot loader reverts it at the next restart.
     fn confirm(&self) -> Result<(), AttemptFailure> {
         let device = self.connect()?;
+        let hash = match self.options.image_number {
+            // Without a hash the request confirms the application that runs when it arrives. With
+            // a hash it would make an image permanent that was reverted in the meantime.
+            0 => None,
+            // Only a hash can name another image; without it, image 0 would be confirmed.
+            _ => {
+                let slots = self.slots(&device)?;
+                let active = slots.iter().find(|slot| slot.active);
+                if !active.is_some_and(|slot| self.image.is_in(slot)) {
+                    let runs = active.map_or("another image", |slot| slot.version.as_str());
+                    return Err(self.reverted(runs));
+                }
+                Some(self.image.info.hash.as_ref())
+            }
+        };
         let slots = device
-            .image_set_state(None, true)
+            .image_set_state(hash, true)
             .map_err(|error| self.refused("to confirm the new image", error))?;
-        // The request confirms whichever image runs, so the answer must show that it is the new
-        // one.
+        // The answer must show that it is the new image that was confirmed.
         let stays =
             slots.iter().any(|slot| slot.active && slot.confirmed && self.image.is_in(slot));
         match stays {

@@ -96,6 +96,18 @@ async fn a_device_runs_the_new_image_and_keeps_it_and_a_second_attempt_changes_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_images_the_one_that_was_uploaded_is_confirmed() {
+    let behaviour = Behaviour { has_application: true, ..Behaviour::default() };
+    let mut place = Place::new(behaviour, &mcuboot_image([2, 0, 0], SIZE)).await;
+    place.options.image_number = 1;
+    let sent = place.flash().await.expect("flashed");
+    assert!(sent.proven, "{sent:?}");
+    assert_eq!((place.device.runs(), place.device.is_confirmed()), ("2.0.0".into(), true));
+    place.device.reset();
+    assert_eq!(place.device.runs(), "2.0.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_whose_new_image_does_not_start_goes_back_and_that_is_said() {
     let reverts = Behaviour { reverts: true, ..Behaviour::default() };
     let image = mcuboot_image([2, 0, 0], SIZE);

@@ -140,14 +140,20 @@ impl Layout {
     }
 
     async fn with_subject(&mut self, subject: &Digest) -> Result<Vec<Referrer>, RegistryError> {
-        let entries =
-            self.index().await?.iter().filter(|entry| entry.may_be_a_bundle()).take(REFERRERS);
-        let entries: Vec<(Digest, Entry)> = entries
+        let candidates = self.index().await?.iter().filter(|entry| entry.may_be_a_bundle());
+        let entries: Vec<(Digest, Entry)> = candidates
             .filter_map(|entry| Some((entry.digest.parse().ok()?, entry.clone())))
             .collect();
-        let mut manifests = self
-            .files(entries.iter().map(|(digest, _)| (blob(digest), REFERRER_BYTES)).collect())
-            .await?;
+        let wanted: Wanted =
+            entries.iter().map(|(digest, _)| (blob(digest), REFERRER_BYTES)).collect();
+        // The limit bounds the bytes that are read. An omitted manifest could be the signature.
+        if wanted.len() > REFERRERS {
+            return Err(self.unreadable(&format!(
+                "more than {REFERRERS} manifests in its index, each of which may be a signature; \
+                 copy only this plugin and its signatures into an empty layout"
+            )));
+        }
+        let mut manifests = self.files(wanted).await?;
         let referrers = entries.into_iter().filter(|(digest, _)| {
             manifests.remove(&blob(digest)).is_some_and(|bytes| refers(&bytes, subject))
         });

@@ -223,9 +223,12 @@ async fn delete(place: &Place, job: &FlashJob) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use flashjob_api::{Counts, FlashJobSpec, FlashJobStatus, Phase};
+    use http::{Method, StatusCode};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
+    use crate::fake_api;
 
     fn job(phase: Phase, active: u32) -> FlashJob {
         let mut job = FlashJob::new("hall-3", FlashJobSpec::default());
@@ -257,5 +260,32 @@ mod tests {
         assert_eq!(question(&[job(Phase::Failed, 0)]), "Delete FlashJob fleet/hall-3?");
         let text = question(&[job(Phase::InProgress, 1)]);
         assert!(text.contains("with 1 device in flight?") && text.contains("partially written"));
+    }
+
+    #[tokio::test]
+    async fn a_newer_job_of_the_same_name_is_neither_deleted_nor_waited_for() {
+        let (mut ours, mut newer) = (job(Phase::InProgress, 1), job(Phase::InProgress, 1));
+        ours.metadata.uid = Some("ours".to_owned());
+        newer.metadata.uid = Some("newer".to_owned());
+        newer.metadata.resource_version = Some("7".to_owned());
+        let (sender, mut deletions) = unbounded_channel();
+        let place = fake_api::place(move |method, _, body| match *method {
+            Method::DELETE => {
+                let _ = sender.send(body["preconditions"]["uid"].clone());
+                fake_api::rejection(StatusCode::CONFLICT, "Conflict", "hall-3")
+            }
+            // A watch begins with a list.
+            _ => Some((
+                StatusCode::OK,
+                json!({
+                    "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJobList",
+                    "metadata": {"resourceVersion": "7"}, "items": [newer],
+                }),
+            )),
+        });
+        delete(&place, &ours).await.expect("it is gone");
+        assert_eq!(deletions.recv().await, Some(json!("ours")));
+        let limit = Some(Duration::from_secs(5));
+        watch::wait_until_deleted(&place, "hall-3", Some("ours"), limit).await.expect("gone");
     }
 }

@@ -5,12 +5,14 @@
 //!   files; [`operator_config`] reads the operator's configuration, and [`served`] loads
 //!   the plugins.
 //! - [`rehearsal`] runs the rules until nothing changes; the load balancer is simulated.
+//! - [`unreported`] warns of devices that report no version.
 
 pub mod operator_config;
 mod options;
 mod rehearsal;
 mod served;
 mod subject;
+pub mod unreported;
 
 use serde_json::{Value, json};
 
@@ -71,6 +73,7 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
         let is_configured = command.registry.config.is_some();
         return Err(no_plugin(search.as_ref(), is_configured));
     }
+    notes.extend(unreported::of_job(&subject.job, &subject.instances));
     let rehearsal = Rehearsal::new(&subject, &config, &plugins, command.address)?;
     let result = rehearsal.run().await?;
     let objects: Vec<&Value> = result.objects.iter().collect();

@@ -323,3 +323,33 @@ impl Screen {
 fn lost(error: &std::io::Error) -> Failure {
     Failure::new(Code::Other, "OutputLost", format!("cannot write: {}", root(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::{FlashJobSpec, FlashJobStatus, Phase, condition};
+
+    use super::*;
+
+    #[test]
+    fn a_pause_that_was_just_lifted_does_not_end_a_watch_until_blocked() {
+        let mut conditions = Vec::new();
+        let now = Timestamp::UNIX_EPOCH;
+        condition::set(&mut conditions, condition::SUSPENDED, true, "Paused", "", Some(1), now);
+        let mut job = FlashJob::new("hall-3", FlashJobSpec::default());
+        job.metadata.generation = Some(1);
+        job.status = Some(FlashJobStatus {
+            phase: Some(Phase::InProgress),
+            observed_generation: Some(1),
+            conditions,
+            ..FlashJobStatus::default()
+        });
+        let code = |job: &FlashJob, until| {
+            end(job, until).map(|ended| ended.err().map(|failure| failure.code))
+        };
+        assert_eq!(code(&job, Until::Blocked), Some(Some(Code::Blocked)));
+        assert_eq!(code(&job, Until::Done), None);
+        // The spec was changed, and the status still describes the pause.
+        job.metadata.generation = Some(2);
+        assert_eq!(code(&job, Until::Blocked), None);
+    }
+}

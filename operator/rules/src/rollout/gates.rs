@@ -10,6 +10,9 @@ use super::snapshot::OtherRollout;
 use crate::firmware::{FirmwareState, REGISTRY, ResolveFirmware, settled, waited_for};
 use crate::schedule::{LOOK_AHEAD, State};
 
+/// Maximum number of runs that a message names.
+const SHOWN_RUNS: usize = 3;
+
 /// A closed gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hold {
@@ -140,10 +143,37 @@ impl Draft<'_> {
             rollout_reason::APPROVAL_MISSING.name,
             format!("approval of batch {name}"),
         );
+        let outdated = self.outdated_approvals(name);
         hold.message = format!(
-            "no device starts: batch {name} waits for approval; add {approval} to spec.approvals"
+            "no device starts: batch {name} waits for approval; add {approval} to \
+             spec.approvals{outdated}"
         );
         Some(hold)
+    }
+
+    /// Returns the runs that approvals of a batch name instead of this one, as the end of a
+    /// sentence; empty if there are none.
+    fn outdated_approvals(&self, batch: &str) -> String {
+        let approvals = self.spec.approvals.iter();
+        let of_batch = approvals.filter_map(|approval| {
+            approval.strip_prefix(batch).and_then(|rest| rest.strip_prefix('@'))
+        });
+        let mut runs: Vec<&str> = of_batch.filter(|run| *run != self.run).collect();
+        // The set has no order, and a message that changes would be stored again and again.
+        runs.sort_unstable();
+        let more = match runs.len().saturating_sub(SHOWN_RUNS) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        runs.truncate(SHOWN_RUNS);
+        match runs.is_empty() {
+            true => String::new(),
+            false => format!(
+                "; its approval names run {}{more}, but this run is {}",
+                runs.join(", "),
+                self.run
+            ),
+        }
     }
 
     /// Returns the gate of an older rollout that still has to flash one of the same devices.

@@ -75,6 +75,8 @@ pub struct Rollout {
     pub spec: Result<EffectiveRollout, String>,
     /// True if `spec.suspend` or `spec.abort` is true, even where the rest of the spec is invalid.
     pub is_held: bool,
+    /// True if `spec.abort` is true, even where the rest of the spec is invalid.
+    pub is_aborted: bool,
     /// Windows and blackouts of the spec; always open where the spec is invalid.
     pub schedule: Option<Schedule>,
     /// Stored status.
@@ -88,7 +90,8 @@ impl Rollout {
     pub fn of(rollout: FlashRollout) -> Self {
         // Read from the spec as written: a mistyped window makes the effective spec an error, and
         // must not keep `suspend` and `abort` from their effect.
-        let is_held = [rollout.spec.suspend, rollout.spec.abort].contains(&Some(true));
+        let is_aborted = rollout.spec.abort == Some(true);
+        let is_held = is_aborted || rollout.spec.suspend == Some(true);
         let spec = rollout.spec.effective();
         let schedule = spec.as_ref().ok().map(super::windows::schedule).transpose();
         let (spec, schedule) = match (spec, schedule) {
@@ -100,7 +103,7 @@ impl Rollout {
             (Ok(spec), Ok(schedule)) => (Ok(spec), schedule),
         };
         let status = rollout.status.unwrap_or_default();
-        Self { is_held, ..Self::assemble(rollout.metadata, spec, schedule, status) }
+        Self { is_held, is_aborted, ..Self::assemble(rollout.metadata, spec, schedule, status) }
     }
 
     /// Keeps a FlashRollout that cannot be decoded, so that its status can report the error.
@@ -124,6 +127,7 @@ impl Rollout {
             deleting: metadata.deletion_timestamp.is_some(),
             spec,
             is_held: false,
+            is_aborted: false,
             schedule,
             status,
         }

@@ -308,27 +308,52 @@ fn moments(batch: &BatchStatus) -> (BatchState, Option<&Time>, Option<&Time>) {
 }
 
 /// Plans for a FlashRollout that is invalid. The stored status and every FlashJob are left
-/// unchanged, except that a run that is suspended or aborted starts no more devices.
+/// unchanged, except that a run that is suspended or aborted starts no more devices, and that an
+/// abort ends a run that was never planned.
 pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     let rollout = snapshot.rollout;
     let mut status = rollout.status.clone();
-    let held = match rollout.is_held {
-        true => "; no device starts, because spec.suspend or spec.abort is true",
-        false => "",
+    // Such a run has no devices whose results could still be read, so it need not wait for a valid
+    // spec to end.
+    let ends = rollout.is_aborted && status.start_time.is_none();
+    let (reason, message) = match (ends, rollout.is_held) {
+        (true, _) => (
+            rollout_reason::ABORT_REQUESTED.name,
+            format!(
+                "spec.abort is true: this run ended before it was planned; this FlashRollout is \
+                 invalid: {fault}"
+            ),
+        ),
+        (false, true) => (
+            rollout_reason::INVALID_SPEC.name,
+            format!(
+                "this FlashRollout is invalid: {fault}; no device starts, because spec.suspend or \
+                 spec.abort is true"
+            ),
+        ),
+        (false, false) => {
+            (rollout_reason::INVALID_SPEC.name, format!("this FlashRollout is invalid: {fault}"))
+        }
     };
-    let message = format!("this FlashRollout is invalid: {fault}{held}");
     let mut set = |kind, holds| {
         let (generation, now) = (rollout.generation, snapshot.now);
-        let (kinds, reason) = (&mut status.conditions, rollout_reason::INVALID_SPEC.name);
+        let kinds = &mut status.conditions;
         condition::set(kinds, kind, holds, reason, &message, generation, now);
     };
     for kind in [condition::READY, condition::RECONCILING, condition::PROGRESSING] {
         set(kind, false);
     }
     set(condition::STALLED, true);
+    if ends {
+        set(condition::COMPLETE, false);
+        set(condition::PAUSED, false);
+        set(condition::FAILED, true);
+        status.phase = Some(RolloutPhase::Aborted);
+        status.completion_time.get_or_insert(Time(snapshot.now));
+    }
     status.message = Some(message.chars().take(1024).collect());
-    status.reason = Some(rollout_reason::INVALID_SPEC.name.to_owned());
-    status.waiting_for = Some("a valid spec".to_owned());
+    status.reason = Some(reason.to_owned());
+    status.waiting_for = (!ends).then(|| "a valid spec".to_owned());
     status.observed_generation = rollout.generation;
     let changed = status != rollout.status;
     let working = snapshot.children.iter().filter(|child| {

@@ -35,6 +35,8 @@ pub struct Behaviour {
     pub mute_reset: bool,
     /// It stops answering at this many bytes of an upload, until it is told to continue.
     pub stops_at: Option<usize>,
+    /// Its two slots are those of image 1; image 0 is an application that is never updated.
+    pub has_application: bool,
 }
 
 /// State of a device.
@@ -136,6 +138,7 @@ impl State {
         let slot = |number: usize, image: &Vec<u8>| {
             let (version, hash) = read(image)?;
             let fields = [
+                ("image", Value::from(u64::from(self.behaviour.has_application))),
                 ("slot", Value::from(number as u64)),
                 ("version", Value::from(version)),
                 ("hash", Value::Bytes(hash)),
@@ -150,7 +153,9 @@ impl State {
             ))
         };
         let slots = self.slots.iter().enumerate();
-        let images = slots.filter_map(|(number, image)| slot(number, image)).collect();
+        let images = slots.filter_map(|(number, image)| slot(number, image));
+        let application = self.behaviour.has_application.then(application);
+        let images = application.into_iter().chain(images).collect();
         Fields::from([("images".to_owned(), Value::Array(images))])
     }
 
@@ -158,13 +163,15 @@ impl State {
     fn set(&mut self, request: &Fields) -> Result<Fields, i64> {
         let confirm = request.get("confirm").and_then(Value::as_bool).unwrap_or_default();
         let hash = request.get("hash").and_then(Value::as_bytes);
+        let is_in = |slot: &Vec<u8>, hash: &Vec<u8>| {
+            read(slot).is_some_and(|(_, image_hash)| image_hash == *hash)
+        };
         match (hash, confirm) {
+            // Without a hash the running application is meant, which is image 0.
+            (None, true) if self.behaviour.has_application => {}
             (None, true) => self.confirmed = true,
-            (Some(hash), false)
-                if read(&self.slots[1]).is_some_and(|(_, image_hash)| image_hash == *hash) =>
-            {
-                self.pending = true;
-            }
+            (Some(hash), true) if is_in(&self.slots[0], hash) => self.confirmed = true,
+            (Some(hash), false) if is_in(&self.slots[1], hash) => self.pending = true,
             _ => return Err(EINVAL),
         }
         Ok(self.images())
@@ -195,4 +202,18 @@ impl State {
         }
         Ok(answer)
     }
+}
+
+/// Returns the state of an application that runs as image 0, and is confirmed.
+fn application() -> Value {
+    let fields = [
+        ("image", Value::from(0)),
+        ("slot", Value::from(0)),
+        ("version", Value::from("9.0.0")),
+        ("hash", Value::Bytes(vec![9; 32])),
+        ("bootable", Value::from(true)),
+        ("confirmed", Value::from(true)),
+        ("active", Value::from(true)),
+    ];
+    Value::Map(fields.into_iter().map(|(name, value)| (Value::from(name), value)).collect())
 }

@@ -103,6 +103,8 @@ pub async fn carry_out(
             file::write(path, &order.job(batch))?;
         }
         let job = loop {
+            // The API server may have stored the batch when a signal arrives before its answer.
+            interruption.says(outcome_uncertain(&order, count, after));
             let applied = apply(place, &order, batch, job_uid.as_deref()).await;
             match applied.map_err(|failure| ended(failure, &order, after, remaining_uids.len()))? {
                 Some(job) => break job,
@@ -118,8 +120,7 @@ pub async fn carry_out(
         let uid = job_uid.insert(job.uid().unwrap_or_default());
         after += batch.len();
         let rest = remaining_uids.len() - after;
-        // The batch is stored now, so an interruption no longer leaves everything as it was: the
-        // message has to name the FlashJob that continues.
+        // The batch is stored now: the message has to name the FlashJob that continues.
         let mut goes_on = going_on(&job, rest, &order);
         interruption.says(&goes_on);
         if let Some(path) = path {
@@ -397,6 +398,23 @@ fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
     )
 }
 
+/// Describes what is left if the program ends while batch `count` is applied, after `after`
+/// devices were started.
+fn outcome_uncertain(order: &Order, count: usize, after: usize) -> String {
+    let (namespace, name) = (&order.namespace, &order.name);
+    let again = match (after, &order.run) {
+        (_, None) => "; the same command continues",
+        // A first batch with `--again` that was not applied needs `--again` again.
+        (0, Some(_)) => "",
+        (_, Some(_)) => "; the same command without --again continues",
+    };
+    format!(
+        "it is uncertain whether batch {count} was applied to FlashJob {namespace}/{name}: \
+         kubectl flashjob report {name} -n {namespace} lists its devices, kubectl flashjob cancel \
+         {name} -n {namespace} ends it{again}"
+    )
+}
+
 fn failed(job: &FlashJob, batch: &[String]) -> usize {
     let failed: HashSet<&String> =
         job.status.iter().flat_map(|status| &status.failed_uuids).collect();
@@ -421,12 +439,15 @@ fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failur
 
 #[cfg(test)]
 mod tests {
+    use http::{Method, StatusCode};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
+    use tokio::sync::mpsc::unbounded_channel;
 
     use super::super::apply::{addition, replacement, still_ours};
     use super::super::order::{Firmware, Target};
     use super::*;
+    use crate::fake_api;
 
     fn order() -> Order {
         let target = |uid: &str| Target { uid: uid.to_owned(), ..Target::default() };
@@ -470,6 +491,34 @@ mod tests {
         assert!(text.contains("kubectl flashjob resume hall-3 -n fleet"), "{text}");
         assert!(!text.contains("are replaced"), "{text}");
         assert!(question(paused("2"), 0).contains("Its results of a:1 version 2"));
+    }
+
+    #[tokio::test]
+    async fn a_signal_before_the_answer_to_a_batch_leaves_its_outcome_open() {
+        let (sender, mut creations) = unbounded_channel();
+        let place = fake_api::place(move |method, _, _| match *method {
+            Method::POST => {
+                let _ = sender.send(());
+                None
+            }
+            _ => fake_api::rejection(StatusCode::NOT_FOUND, "NotFound", "hall-3"),
+        });
+        let interruption = Interruption::default();
+        interruption.says("nothing was applied");
+        let pacing =
+            Pacing { batch_size: 2, delay: Duration::ZERO, keep_going: false, timeout: None };
+        let style = ProgressStyle::Nothing;
+        tokio::select! {
+            _ = carry_out(&place, order(), pacing, None, style, &interruption) => {
+                panic!("the API server does not answer")
+            }
+            _ = creations.recv() => {}
+        }
+        let message = interruption.message();
+        for expected in ["uncertain", "batch 1", "fleet/hall-3", "cancel hall-3 -n fleet"] {
+            assert!(message.contains(expected), "{message}");
+        }
+        assert!(!message.contains("nothing was applied"), "{message}");
     }
 
     #[test]

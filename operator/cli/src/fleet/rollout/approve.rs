@@ -7,7 +7,7 @@ use kube::api::Patch;
 use serde_json::json;
 
 use super::batches;
-use super::state::{asks, is_approved, is_of_this_run, status};
+use super::state::{asks, is_approved, is_of_this_run, other_approved_runs, status};
 use crate::cluster::{Place, Scope};
 use crate::failure::{Code, Failure};
 use crate::fleet::change::dropped;
@@ -134,7 +134,14 @@ impl Verdict {
     fn message(&self, rollout: &FlashRollout) -> String {
         let (resource, batch, run) = (resource(rollout), &self.batch, &self.run);
         match self.state {
-            Approval::Missing => format!("{resource} batch {batch} approved for run {run}"),
+            Approval::Missing => {
+                let others = other_approved_runs(rollout, batch, run).join(", ");
+                let others = match others.as_str() {
+                    "" => String::new(),
+                    others => format!("; its approval for run {others} has no effect on this run"),
+                };
+                format!("{resource} batch {batch} approved for run {run}{others}")
+            }
             Approval::Present => {
                 format!("{resource} batch {batch} was already approved for run {run}")
             }
@@ -254,6 +261,11 @@ mod tests {
         assert_eq!(with(&rollout, &judged), ["rest@0a1b2c", "ten@0a1b2c"]);
         rollout.spec.approvals = Some(with(&rollout, &judged));
         assert_eq!(verdict(&rollout, "ten"), Approval::Present);
+        let message = judged.message(&rollout);
+        assert!(message.ends_with("batch ten approved for run 0a1b2c"), "{message}");
+        rollout.spec.approvals = Some(vec!["ten@ffffff".to_owned(), "rest@eeeeee".to_owned()]);
+        let message = judged.message(&rollout);
+        assert!(message.ends_with("its approval for run ffffff has no effect on this run"));
         let old = (0..MOST).map(|number| format!("b{number}@ffffff")).collect();
         rollout.spec.approvals = Some(old);
         assert_eq!(with(&rollout, &judged), ["ten@0a1b2c"]);

@@ -19,6 +19,7 @@ use crate::failure::{Code, Failure};
 use crate::fleet::inventory::{self, Device};
 use crate::fleet::manifest;
 use crate::fleet::preview::operator_config::{self, Search};
+use crate::fleet::preview::unreported;
 use crate::fleet::table::table;
 use crate::fleet::workload::full_name;
 use crate::output::Output;
@@ -67,10 +68,13 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     let devices = inventory::devices(&place.client, only).await;
     let mut devices = devices.map_err(|error| refused("list Akri's Instances", &error))?;
     devices.retain(|device| namespaces.allow(&place.namespace, &device.namespace));
-    let planned_batches = match planned(&rollout) {
+    let mut planned_batches = match planned(&rollout) {
         Some(planned) => planned,
         None => plan(&rollout, &place.namespace, &devices, notes)?,
     };
+    let members = planned_batches.batches.iter().flat_map(|(_, members)| members);
+    let warning = unreported::of_rollout(&rollout, &place.namespace, members, &devices);
+    planned_batches.notes.extend(warning);
     Ok(report(&rollout, &place.namespace, &devices, &planned_batches))
 }
 

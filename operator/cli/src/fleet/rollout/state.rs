@@ -55,6 +55,15 @@ pub fn is_approved(rollout: &FlashRollout, batch: &str, run: &str) -> bool {
     rollout.spec.approvals.iter().flatten().any(|approval| *approval == expected_approval)
 }
 
+/// Returns the runs other than this one that approvals of the batch name; they have no effect on
+/// this run.
+pub fn other_approved_runs(rollout: &FlashRollout, batch: &str, run: &str) -> Vec<String> {
+    let approvals = rollout.spec.approvals.iter().flatten();
+    let of_batch =
+        approvals.filter_map(|approval| approval.strip_prefix(batch)?.strip_prefix('@'));
+    of_batch.filter(|approved| *approved != run).map(str::to_owned).collect()
+}
+
 /// Returns the commands that continue or end a paused run, as the end of a sentence.
 pub fn going_on(rollout: &FlashRollout) -> String {
     if rollout.is_suspended() {

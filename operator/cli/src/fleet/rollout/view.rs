@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::state::{
     advice, approving, asks, awaited_approval, going_on, is_approved, is_of_this_run, is_paused,
-    status,
+    other_approved_runs, status,
 };
 use crate::duration;
 use crate::fleet::table::{table, without_control_characters};
@@ -69,7 +69,11 @@ pub fn list(rollouts: &[FlashRollout], with_namespace: bool) -> String {
 pub fn line(rollout: &FlashRollout) -> String {
     let (name, status) = (rollout.name_any(), status(rollout));
     if status.phase.is_none() {
-        return format!("{name}: no operator has processed it yet");
+        // A FlashRollout that was invalid from its creation has a message, but no phase.
+        return match status.message.as_deref().map(without_control_characters) {
+            Some(message) => format!("{name} {}: {message}", state(rollout)),
+            None => format!("{name}: no operator has processed it yet"),
+        };
     }
     let batch = status.batch.as_ref().map(|batch| format!(" batch {batch},"));
     let counts = status.counts.unwrap_or_default();
@@ -282,8 +286,13 @@ fn note(rollout: &FlashRollout, batch: &BatchStatus, run: &str, now: Timestamp) 
         }
         (BatchState::Soaking, _) => "soaks".to_owned(),
         (BatchState::Pending, _) if asks(rollout, &batch.name) => {
-            let is_approved = is_approved(rollout, &batch.name, run);
-            if is_approved { "approved" } else { "needs approval" }.to_owned()
+            if is_approved(rollout, &batch.name, run) {
+                return "approved".to_owned();
+            }
+            match other_approved_runs(rollout, &batch.name, run).join(", ").as_str() {
+                "" => "needs approval".to_owned(),
+                others => format!("needs approval for run {run}; approved for run {others}"),
+            }
         }
         _ => String::new(),
     }
@@ -350,6 +359,8 @@ mod tests {
         let text = details(&invalid, frame(1_000));
         assert!(text.contains("InvalidSpec") && text.contains("spec.maxFailed"), "{text}");
         assert!(!text.contains("No operator has processed it"), "{text}");
+        let expected = "hall InvalidSpec: this FlashRollout is invalid: spec.maxFailed";
+        assert_eq!(line(&invalid), expected);
     }
 
     #[test]
@@ -369,6 +380,11 @@ mod tests {
             assert!(text.contains(expected), "{expected}:\n{text}");
         }
         assert!(!text.contains("requests a new run"), "{text}");
+        let mut other = rollout();
+        other.spec.approvals = Some(vec!["ten@ffffff".to_owned()]);
+        let text = details(&other, frame(1_000));
+        let expected = "needs approval for run 0a1b2c; approved for run ffffff";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -81,3 +81,19 @@ impl Workload for FlashRollout {
         view::json(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::rollout;
+    use super::*;
+
+    #[test]
+    fn a_pause_that_was_just_lifted_does_not_block() {
+        let mut rollout = rollout();
+        rollout.status.as_mut().expect("a status").phase = Some(RolloutPhase::Paused);
+        assert!(rollout.is_blocked());
+        // The spec was changed, and the status still describes the pause.
+        rollout.metadata.generation = Some(2);
+        assert!(!rollout.is_blocked());
+    }
+}

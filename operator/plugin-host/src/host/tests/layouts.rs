@@ -153,6 +153,25 @@ async fn a_component_is_read_from_a_folder_an_archive_and_a_packed_one_by_tag_an
 }
 
 #[tokio::test]
+async fn an_archive_of_several_gzip_members_is_read_to_its_end() {
+    let (files, digest) = Files::new();
+    let bench = Bench::new(unsigned("oci-layout/**"));
+    let mut archive = Vec::new();
+    files.archive(&mut archive, "");
+    // Parallel compressors and `cat` write such files.
+    let mut members = Vec::new();
+    for part in archive.chunks(700) {
+        let mut encoder = GzEncoder::new(&mut members, Compression::fast());
+        encoder.write_all(part).expect("written");
+        encoder.finish().expect("finished");
+    }
+    let path = bench.folder.path().join("members.tar.gz");
+    std::fs::write(&path, members).expect("written");
+    let verified = obtain(&bench, &path, ":0.1.0").await.expect("obtained");
+    assert_eq!((verified.content(), verified.digest()), (COMPONENT, &digest));
+}
+
+#[tokio::test]
 async fn what_is_missing_changed_ambiguous_or_too_large_is_refused_by_its_name() {
     let (mut files, digest) = Files::new();
     let large = manifest(&[0; 1001], 1001);
@@ -254,6 +273,35 @@ async fn signatures_in_a_layout_count_in_both_forms_and_those_of_others_do_not()
     assert_eq!(outcome(&[keys.signed_bundle(0, &digest)]).await, Ok(true));
     assert_eq!(outcome(&[keys.simple(1, &digest)]).await, Err("WrongKey"));
     assert_eq!(outcome(&[keys.signed_bundle(0, &Digest::of(b"other"))]).await, Err("OtherDigest"));
+}
+
+#[tokio::test]
+async fn an_index_with_more_manifests_than_are_searched_for_signatures_is_refused() {
+    let keys = Keys::new();
+    let (files, digest) = Files::new();
+    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
+    let trust = trust
+        .into_iter()
+        .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
+        .collect();
+    let bench = Bench::new(trust);
+    // The plugin, the others, and the signature as the last entry.
+    let outcome = async |others: u32| {
+        let mut files = files.clone();
+        for number in 0..others {
+            files.add(&number.to_le_bytes(), None);
+        }
+        files.sign(&digest, &keys.signed_bundle(0, &digest));
+        let folder = files.folder(bench.folder.path());
+        let obtained = obtain(&bench, &folder, ":0.1.0").await;
+        std::fs::remove_dir_all(folder).expect("removed");
+        obtained.map(|verified| verified.signed()).map_err(|error| error.to_string())
+    };
+    let error = outcome(511).await.expect_err("refused");
+    for expected in ["more than 512 manifests", "/layout", "into an empty layout"] {
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(outcome(510).await, Ok(true));
 }
 
 #[tokio::test]

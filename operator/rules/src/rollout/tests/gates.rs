@@ -23,8 +23,16 @@ fn a_batch_waits_for_an_approval_of_this_run() {
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Waiting);
     assert_eq!(waiting_for(&cluster), "approval of batch others");
+    let message = cluster.status().message.expect("a message");
+    let names = format!("its approval names run 000000, but this run is {}", cluster.run());
+    assert!(message.ends_with(&names), "{message}");
     assert!(!condition::holds(&cluster.status().conditions, condition::APPROVED));
     assert_eq!(cluster.letters(0), "C");
+    // An approval of another batch is none of this one.
+    cluster.edit(|spec| spec.approvals = Some(vec!["others-2@000000".to_owned()]));
+    cluster.settle(10);
+    let message = cluster.status().message.expect("a message");
+    assert!(message.ends_with("to spec.approvals"), "{message}");
     let approval = format!("others@{}", cluster.run());
     cluster.edit(|spec| spec.approvals = Some(vec![approval]));
     cluster.settle(50);
@@ -219,6 +227,28 @@ fn a_run_can_be_held_though_its_spec_is_invalid() {
         let end = if is_abort { RolloutPhase::Aborted } else { RolloutPhase::Completed };
         assert_eq!(cluster.phase(), end);
     }
+}
+
+#[test]
+fn an_abort_ends_a_rollout_that_was_never_valid_and_its_first_run_starts_once_it_is_valid() {
+    let mut cluster = Cluster::new(2);
+    cluster.edit(|spec| spec.max_failed = Some(IntOrString::Int(-1)));
+    cluster.settle(10);
+    assert_eq!((cluster.status().phase, cluster.reason().as_str()), (None, "InvalidSpec"));
+    cluster.edit(|spec| spec.abort = Some(true));
+    cluster.settle(10);
+    let status = cluster.status();
+    assert_eq!(
+        (cluster.phase(), cluster.reason().as_str()),
+        (RolloutPhase::Aborted, "AbortRequested")
+    );
+    assert!(status.message.is_some_and(|message| message.contains("spec.maxFailed")));
+    assert!(status.completion_time.is_some() && status.waiting_for.is_none());
+    assert!(condition::holds(&status.conditions, condition::FAILED));
+    assert!(cluster.decide().status.is_none(), "nothing moves");
+    cluster.edit(|spec| (spec.abort, spec.max_failed) = (None, None));
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
 }
 
 #[test]
