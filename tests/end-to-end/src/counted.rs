@@ -36,8 +36,18 @@ impl Counted {
     /// # Errors
     /// The API server or the simulator does not answer.
     pub async fn begin(testbed: &Testbed, spec: Value) -> anyhow::Result<Self> {
+        Self::begin_with(testbed, usize::MAX, spec).await
+    }
+
+    /// Like [`Self::begin`], for the first `count` devices; no other device may be flashed
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The API server or the simulator does not answer.
+    pub async fn begin_with(testbed: &Testbed, count: usize, spec: Value) -> anyhow::Result<Self> {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
-        let before = testbed.devices().await?;
+        let mut before = testbed.devices().await?;
+        before.truncate(count);
         let uids: Vec<String> = before.iter().map(|(uid, _)| uid.clone()).collect();
         testbed
             .fleet

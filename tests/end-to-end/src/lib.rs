@@ -167,10 +167,22 @@ pub async fn delete(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
 /// The FlashJob is not gone within [`LIMIT`].
 pub async fn wait_until_gone(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
     let jobs = jobs(testbed);
-    eventually(&format!("FlashJob {name} is gone"), LIMIT, || async {
+    let gone = eventually(&format!("FlashJob {name} is gone"), LIMIT, || async {
         Ok(jobs.get_opt(name).await?.is_none().then_some(()))
     })
-    .await
+    .await;
+    let Err(error) = gone else { return Ok(()) };
+    // The operator keeps its finalizer until the kubelet has removed the Pods, so the message shows
+    // which of the two was waited for.
+    let job = jobs.get_opt(name).await?.map(|job| (job.metadata.finalizers, job.status));
+    let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
+    let pods = pods.list(&ListParams::default().labels(&format!("app={name}"))).await?.items;
+    let pods: Vec<_> = pods
+        .into_iter()
+        .map(|pod| (pod.metadata.name, pod.metadata.deletion_timestamp, pod.status))
+        .collect();
+    let words = testbed.operator_log_tails();
+    Err(error.context(format!("{job:?}; Pods: {pods:?}; the operators said last:\n{words}")))
 }
 
 /// Waits until a Pod of a FlashJob meets a condition.

@@ -245,6 +245,12 @@ impl ControlPlane {
         }
     }
 
+    /// Sets the fraction of HTTP/2 requests, at most 0.02, after which the API server tells the
+    /// client to open another connection (GOAWAY). Takes effect at its next start.
+    pub fn set_goaway_chance(&mut self, chance: f64) {
+        self.arguments.push(format!("--goaway-chance={chance}"));
+    }
+
     /// Compacts etcd's history: a watch that resumes from an earlier version must list again.
     ///
     /// # Errors

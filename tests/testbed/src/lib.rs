@@ -18,9 +18,11 @@ pub mod signatures;
 pub mod simulators;
 pub mod smp;
 pub mod testbed;
+pub mod wire;
 
 pub use fleet::Fleet;
 pub use options::Options;
 pub use proxy::Proxy;
 pub use rustix::process::Signal;
 pub use testbed::Testbed;
+pub use wire::Wire;

@@ -102,3 +102,39 @@ pub fn client(config: &Config) -> kube::Result<ClientBuilder<Connection>> {
         .boxed();
     Ok(ClientBuilder::new(service, config.default_namespace.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Instant;
+
+    use futures::FutureExt;
+    use tower::{Service, service_fn};
+
+    use super::*;
+    use crate::cluster::leadership::fence::{Fence, FenceError};
+
+    fn create() -> Request<Body> {
+        Request::post("/api/v1/namespaces/fleet/pods").body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_beyond_the_limit_has_not_passed_the_fence() {
+        let fence = Fence::shut();
+        fence.hold_until(Instant::now() + Duration::from_secs(60));
+        let silent = service_fn(|_: Request<Body>| pending::<Result<(), BoxError>>());
+        let mut client = ServiceBuilder::new().layer(limit()).layer(fence.clone()).service(silent);
+        let mut in_flight = Vec::new();
+        for _ in 0..REQUESTS_IN_FLIGHT {
+            let ready = ServiceExt::<Request<Body>>::ready(&mut client).await.unwrap();
+            in_flight.push(ready.call(create()));
+        }
+        let next = ServiceExt::<Request<Body>>::ready(&mut client).now_or_never().is_some();
+        assert!(!next, "a request beyond the limit was let through");
+        fence.shut_now();
+        in_flight.clear();
+        let ready = ServiceExt::<Request<Body>>::ready(&mut client).await.unwrap();
+        let refused = ready.call(create()).await.unwrap_err();
+        assert_eq!(refused.downcast_ref::<FenceError>(), Some(&FenceError::NotHeld));
+    }
+}
