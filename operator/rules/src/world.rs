@@ -20,11 +20,11 @@ mod version;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use flashjob_api::{DeviceState, DeviceStatus};
+use flashjob_api::DeviceState;
 use jiff::Timestamp;
 
 use crate::firmware::FirmwareTrust;
-use crate::flashjob::make::GRACE_SECONDS;
+use crate::flashjob::make::{GRACE_SECONDS, attempt_name};
 use crate::flashjob::observed::{
     Address, Gone, Holder, Identity, Job, JobKey, NodeState, PluginView, Pod, Service, after,
 };
@@ -205,10 +205,12 @@ impl World {
         let pods = self.pods.entry(job.clone()).or_default();
         let mut pod = match pods.get(name) {
             Some(pod) => Pod::clone(pod),
-            None => match self.jobs.get(job) {
-                Some(owner) => unseen_pod(owner, name, device),
-                None => return,
-            },
+            None => {
+                match self.jobs.get(job).and_then(|owner| unseen_pod(owner, name, device, now)) {
+                    Some(pod) => pod,
+                    None => return,
+                }
+            }
         };
         pod.gone = Some(pod.gone.unwrap_or_else(|| Gone::last_seen(now)).confirmed(now));
         self.locks.see_pod(&pod);
@@ -218,7 +220,7 @@ impl World {
     /// Applies the state of a node to the Pods that vanished from it. Returns the jobs to plan:
     /// those of Pods that can no longer be running.
     pub fn see_node(&mut self, node: &NodeState, now: Timestamp) -> Vec<JobKey> {
-        let margin = self.rules.periods.lost_pod_margin_seconds;
+        let margin = self.rules.periods.lost_pod_margin_seconds.max(0);
         let mut jobs = Vec::new();
         for (job, pods) in &mut self.pods {
             let here = |pod: &&mut Arc<Pod>| pod.node_to_read() == Some(&node.node);
@@ -336,18 +338,22 @@ impl World {
 }
 
 /// Placeholder for a Pod that the status names and that was never observed: it may have run, and
-/// its node may still run it.
-fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
-    let record = job.record(device);
+/// its node may still run it. None: the status names it no longer.
+fn unseen_pod(job: &Job, name: &str, device: &str, now: Timestamp) -> Option<Pod> {
+    let record = job.record(device)?;
+    let run = job.status.run.as_deref().unwrap_or_default();
+    if attempt_name(&job.key.name, &job.uid, run, device, record.attempt.max(1)) != name {
+        return None;
+    }
     // 900 s is the default of deviceTimeoutSeconds, for a spec that cannot be read.
     let timeout = job.spec.as_ref().map_or(900, |spec| spec.device_timeout_seconds);
     let may_run_seconds = timeout.saturating_add(GRACE_SECONDS);
     // The status of a lost device has the time until which its Pod may run. Counted from now, a
     // restart of the operator would keep the device locked for longer.
-    let until = record
-        .filter(|record| record.state == DeviceState::Lost)
-        .and_then(DeviceStatus::waits_until);
-    Pod {
+    let until = record.waits_until().filter(|_| record.state == DeviceState::Lost);
+    let last_seen = until.map_or(now, |until| after(until, -may_run_seconds));
+    let existed_at = record.holds_since().unwrap_or(last_seen).min(last_seen);
+    Some(Pod {
         job: job.key.clone(),
         job_uid: job.uid.clone(),
         name: name.to_owned(),
@@ -355,21 +361,21 @@ fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
         resource_version: String::new(),
         device: device.to_owned(),
         run: job.status.run.clone(),
-        attempt: record.map(|record| record.attempt),
+        attempt: Some(record.attempt),
         slot: Some(crate::flashjob::make::slot(name).to_owned()),
         plugin: None,
         firmware_of_go_operator: None,
-        identities: record.map(|record| job.identities(record, None)).unwrap_or_default(),
+        identities: job.identities(record, None),
         deleting: false,
-        node: record.and_then(|record| record.node.clone()),
+        node: record.node.clone(),
         scheduled: true,
         waiting: None,
         ended: None,
         taken: false,
         may_run_seconds,
         grace_seconds: GRACE_SECONDS,
-        gone: until.map(|until| Gone::last_seen(after(until, -may_run_seconds))),
-    }
+        gone: Some(Gone::unseen(last_seen, existed_at)),
+    })
 }
 
 /// Addresses of a Service, each in canonical spelling.

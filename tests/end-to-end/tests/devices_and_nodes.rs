@@ -72,7 +72,7 @@ async fn pods_that_end_while_no_operator_runs_lock_nothing_once_their_node_no_lo
 -> anyhow::Result<()> {
     let options = Options {
         devices: vec!["esp32:thermo:0.1.0=2".into()],
-        flasher_callback_timeout_ms: 60_000,
+        flasher_callback_timeout_ms: 120_000,
         ..Options::default()
     };
     let mut testbed = Testbed::start(&options).await?;

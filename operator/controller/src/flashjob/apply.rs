@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flashjob_api::{FINALIZER, FlashJob, FlashJobStatus};
 use flashjob_rules::flashjob::observed::{
-    Job, JobKey, NodeState, Pod, Refusal, Refused, whole_seconds,
+    Job, JobKey, NodeLease, NodeState, Pod, Refusal, Refused, whole_seconds,
 };
 use flashjob_rules::flashjob::plan::Step;
 use flashjob_rules::world::change::{Change, JobOutcome};
@@ -384,15 +384,31 @@ async fn confirm_pod(
 }
 
 async fn read_node(operator: &Operator, name: String) -> kube::Result<Duration> {
-    let asked_at = whole_seconds(Timestamp::now());
+    let asked_at = Timestamp::now();
     let leases: Api<Lease> = Api::namespaced(operator.client.clone(), NODE_LEASES);
     let nodes: Api<core::Node> = Api::all(operator.client.clone());
     let (lease, node) = tokio::try_join!(leases.get_opt(&name), nodes.get_opt(&name))?;
-    let renewal = lease.and_then(|lease| lease.spec?.renew_time).map(|time| time.0.to_string());
-    let taints = node.and_then(|node| node.spec?.taints).unwrap_or_default();
-    let is_out_of_service = taints.iter().any(|taint| taint.key == OUT_OF_SERVICE);
-    operator.tell(Change::Node(NodeState { node: name, asked_at, renewal, is_out_of_service }));
+    let node = node.unwrap_or_default();
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    let mut conditions = conditions.iter();
+    operator.tell(Change::Node(NodeState {
+        node: name,
+        asked_at,
+        created_at: node.metadata.creation_timestamp.map(|time| time.0),
+        is_ready: conditions
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        is_out_of_service: taints.iter().any(|taint| taint.key == OUT_OF_SERVICE),
+        lease: lease.as_ref().and_then(node_lease),
+    }));
     Ok(READ_NODE_AGAIN)
+}
+
+fn node_lease(lease: &Lease) -> Option<NodeLease> {
+    let duration = lease.spec.as_ref()?.lease_duration_seconds?;
+    // Without a version that is a number, no renewal can be told from an earlier one.
+    let version = lease.metadata.resource_version.as_ref()?.parse().ok()?;
+    Some(NodeLease { version, duration_seconds: duration.into() })
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub use firmware::Inquiry;
 pub use identity::Identity;
 pub use instance::{Instance, Traits};
 pub use job::{Finish, Job, JobKey, Part};
-pub use pod::{Cause, Ended, EndedBy, Gone, NodeState, Pod, Stage, Waiting};
+pub use pod::{Cause, Ended, EndedBy, Gone, NodeLease, NodeState, Pod, Stage, Waiting};
 pub use refusal::{Meaning, Refusal, Refused};
 pub(crate) use service::AddressWish;
 pub use service::{Address, Service};

@@ -286,8 +286,8 @@ pub struct Periods {
     /// callback of the device is not answered. Default 60.
     pub late_callback_seconds: i64,
     /// Time, beyond its grace period, that a connected kubelet has to end the container of a Pod
-    /// that the API server no longer has. Default 60: a kubelet notices a broken watch after
-    /// 45 s.
+    /// that the API server no longer has. Default 90: after an outage of the API server, a
+    /// kubelet may take 60 s until it lists its Pods again.
     pub lost_pod_margin_seconds: i64,
     /// Delay before the first retry; doubles with each retry. Default 10.
     pub retry_seconds: i64,
@@ -302,7 +302,7 @@ impl Default for Periods {
             image_pull_seconds: 120,
             unschedulable_seconds: 120,
             late_callback_seconds: 60,
-            lost_pod_margin_seconds: 60,
+            lost_pod_margin_seconds: 90,
             retry_seconds: 10,
             longest_retry_seconds: 300,
         }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Devices, Memory, World};
 use crate::flashjob::observed::{
-    Finish, Identity, Job, JobKey, Observed, Pod, Refused, Report, Service, Sighting, after,
+    Finish, Identity, Job, JobKey, Observed, Pod, Refused, Report, Service, Sighting,
 };
 use crate::flashjob::policy::Namespaces;
 

@@ -45,6 +45,8 @@ struct MetadataPart {
     uid: Option<String>,
     resource_version: Option<String>,
     deletion_timestamp: Option<Time>,
+    // A container may run for as long after the Pod's deletion.
+    deletion_grace_period_seconds: Option<i64>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
@@ -107,6 +109,7 @@ impl From<MetadataPart> for ObjectMeta {
             uid: part.uid,
             resource_version: part.resource_version,
             deletion_timestamp: part.deletion_timestamp,
+            deletion_grace_period_seconds: part.deletion_grace_period_seconds,
             labels: part.labels,
             annotations: part.annotations,
             owner_references: part.owner_references,

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube_core::ResourceExt;
 
-pub use gone::{Gone, NodeState};
+pub use gone::{Gone, NodeLease, NodeState};
 pub use state::{Cause, Ended, EndedBy, Waiting};
 
 use super::after;
@@ -92,6 +92,8 @@ impl Pod {
         // deviceTimeoutSeconds, 30 s that of Kubernetes.
         let deadline = spec.and_then(|spec| spec.active_deadline_seconds).unwrap_or(900);
         let grace = spec.and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        // A delete request may specify another grace period.
+        let grace = grace.max(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
         let digest = annotations.get(annotation::DIGEST).and_then(|digest| digest.parse().ok());
         Some(Self {
             job: JobKey {

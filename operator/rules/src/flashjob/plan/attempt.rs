@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::draft::Draft;
 use super::steps::Step;
 use crate::flashjob::observed::{
-    Cause, Ended, EndedBy, Gone, Judged, PluginView, Pod, Question, Waiting, after,
+    Cause, Ended, EndedBy, Gone, Judged, PluginView, Pod, Question, Waiting,
 };
 
 /// Longest termination message that is passed to a plugin, in bytes.
@@ -75,7 +75,7 @@ impl Draft<'_> {
         // A node that reports again shows how its Pod ended, and a Pod that only lost its labels
         // may get them back: such a Pod is followed like any other.
         if state == DeviceState::Lost && pod.is_none_or(|pod| self.is_given_up(pod)) {
-            return self.wait_out_the_lost(uid, &name, pod);
+            return self.wait_out_the_lost(uid, &name, pod.map(AsRef::as_ref));
         }
         if let Some(pod) = pod {
             return self.follow_pod(uid, pod);

@@ -1,16 +1,18 @@
 //! Tests of attempts and how they end, one fact per test.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use flashjob_api::{DeviceState, reason};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_core::ResourceExt;
 use serde_json::{Value, json};
 
 use super::fixture::{Case, creates_pod, deletes, key, world};
 use crate::flashjob::labels::{annotation, label};
-use crate::flashjob::observed::{Identity, Judged, NodeState, Service};
+use crate::flashjob::observed::{Identity, Judged, NodeLease, NodeState, Service};
 use crate::flashjob::plan::{Plan, Step};
 use crate::world::change::Change;
 
@@ -372,6 +374,18 @@ fn vanished(spec: &Value) -> (Case, String) {
     (case, name)
 }
 
+/// The node whose Lease has this version.
+fn node_state(now: Timestamp, version: u64) -> NodeState {
+    NodeState {
+        node: "node".into(),
+        asked_at: now,
+        created_at: Some(Timestamp::UNIX_EPOCH),
+        is_ready: true,
+        is_out_of_service: false,
+        lease: Some(NodeLease { version: version.into(), duration_seconds: 40 }),
+    }
+}
+
 /// Reads the node every ten seconds, with a new renewal of its Lease each time, for so many
 /// seconds.
 fn node_renews(case: &mut Case, seconds: i64) -> Plan {
@@ -381,13 +395,8 @@ fn node_renews(case: &mut Case, seconds: i64) -> Plan {
         let reads = plan.steps.iter().filter(|step| matches!(step, Step::ReadNode { .. })).count();
         assert!(reads <= 1, "{:?}", plan.steps);
         if reads == 1 {
-            let node = NodeState {
-                node: "node".into(),
-                asked_at: case.now,
-                renewal: Some(case.now.to_string()),
-                is_out_of_service: false,
-            };
-            case.world.take(Change::Node(node), case.now);
+            let version = case.now.as_second().unsigned_abs();
+            case.world.take(Change::Node(node_state(case.now, version)), case.now);
             plan = case.settle();
         }
     }
@@ -400,10 +409,16 @@ fn a_device_whose_pod_vanished_is_retried_once_its_node_no_longer_runs_the_pod()
     let identity = Identity::endpoint("10.0.0.0");
     let held = |case: &Case| case.world.locks.holder(&identity, &key("other"), "a").is_some();
     assert_eq!(case.status().devices[0].node.as_deref(), Some("node"));
-    // A renewal, the grace period of 10 s, the margin of 60 s, and one renewal after it.
-    node_renews(&mut case, 90);
-    assert!(held(&case), "the kubelet may still be ending the container");
+    let may_run = |case: &mut Case| {
+        let observed = case.world.observe(&key("job"), case.now).expect("the job");
+        observed.pod(&name).is_some_and(|pod| pod.may_run())
+    };
+    // A renewal, the grace period of 10 s, the margin of 90 s, and one renewal after it.
+    node_renews(&mut case, 120);
+    assert!(may_run(&mut case), "the kubelet may still be ending the container");
+    assert!(held(&case));
     node_renews(&mut case, 20);
+    assert!(!may_run(&mut case));
     let record = case.status().devices[0].clone();
     let message = record.message.unwrap_or_default();
     assert_eq!(record.state, DeviceState::Lost, "the reported version is still looked at");
@@ -424,13 +439,7 @@ fn a_lost_device_stays_locked_until_the_deadline_while_its_node_renews_no_lease(
     for _ in 0..30 {
         let plan = case.pass(10);
         assert!(plan.steps.iter().any(|step| matches!(step, Step::ReadNode { .. })));
-        let node = NodeState {
-            node: "node".into(),
-            asked_at: case.now,
-            renewal: Some("the last one".into()),
-            is_out_of_service: false,
-        };
-        case.world.take(Change::Node(node), case.now);
+        case.world.take(Change::Node(node_state(case.now, 1)), case.now);
         assert_eq!(case.stands("a").0, DeviceState::Lost);
     }
     case.pass(11);
@@ -454,8 +463,25 @@ fn after_a_restart_the_node_of_a_lost_device_is_read_and_its_lock_lasts_no_longe
     let plan = case.settle();
     assert!(plan.steps.iter().any(|step| matches!(step, Step::ReadNode { .. })));
     assert_eq!(case.status().devices[0].not_before, until);
-    node_renews(&mut case, 120);
+    node_renews(&mut case, 140);
     assert_eq!(case.stands("a").0, DeviceState::Pending);
+}
+
+#[test]
+fn the_late_confirmation_that_the_pod_of_an_earlier_attempt_is_gone_locks_nothing() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.end(&pods[0], 1);
+    case.settle();
+    assert_eq!(case.status().devices[0].attempt, 2);
+    let devices = std::mem::take(&mut case.world.devices);
+    case.world = world();
+    case.world.devices = devices;
+    case.see_job();
+    let name = pods[0].metadata.name.clone().expect("a name");
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    let observed = case.world.observe(&key("job"), case.now).expect("the job");
+    assert!(observed.pods.is_empty(), "{:?}", observed.pods);
 }
 
 #[test]
@@ -463,8 +489,11 @@ fn a_deleted_job_waits_for_a_lost_pod_only_until_its_node_no_longer_runs_it() {
     let (mut case, _) = vanished(&json!({}));
     case.job.metadata.deletion_timestamp = Some(Time(case.now));
     case.see_job();
+    for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
+        case.world.lose_service(&job, &name, &uid);
+    }
     let ends = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer));
-    assert!(!ends(&node_renews(&mut case, 90)));
+    assert!(!ends(&node_renews(&mut case, 120)));
     assert!(ends(&node_renews(&mut case, 20)));
 }
 

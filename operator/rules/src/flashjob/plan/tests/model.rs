@@ -50,7 +50,7 @@ pub fn address(pod: &Pod) -> Option<String> {
 }
 
 /// Longest time in seconds that a connected kubelet takes to end a container whose Pod is gone.
-const KUBELET_SECONDS: usize = 70;
+const KUBELET_SECONDS: usize = 100;
 
 /// Name of the node of a Pod; each has its own.
 fn node_of(pod: &str) -> String {
@@ -393,6 +393,8 @@ impl Cluster {
         let Some(container) = self.containers.remove(uid) else { return };
         let device = &mut self.devices[container.device];
         match container.fate {
+            // It was ended before it had sent the firmware.
+            _ if container.ends > self.now => {}
             Fate::Updates => device.version = Some(container.version),
             Fate::WrongVersion => device.version = Some("strange".to_owned()),
             _ => {}
@@ -420,11 +422,11 @@ impl Cluster {
         }
     }
 
-    /// The latest renewal of a node's Lease.
-    pub fn renewal(&self, node: &str) -> String {
+    /// Version of a node's Lease: that before the loss, while the node is lost.
+    pub fn lease_version(&self, node: &str) -> u128 {
         match self.lost_nodes.get(node) {
-            Some(until) if *until > self.now => "the one before the loss".to_owned(),
-            _ => (self.now.as_second() / 10).to_string(),
+            Some(until) if *until > self.now => 1,
+            _ => u128::from(self.now.as_second().unsigned_abs() / 10),
         }
     }
 

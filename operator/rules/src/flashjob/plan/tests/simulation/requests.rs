@@ -2,11 +2,14 @@
 //! is lost.
 
 use flashjob_api::{FINALIZER, FlashJobStatus};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_core::ResourceExt;
 
 use super::{LOUD, Request, Simulation};
-use crate::flashjob::observed::{Job, Meaning, NodeState, Pod, Refusal, Refused, Service};
+use crate::flashjob::observed::{
+    Job, Meaning, NodeLease, NodeState, Pod, Refusal, Refused, Service,
+};
 use crate::flashjob::plan::Step;
 use crate::world::World;
 
@@ -189,8 +192,13 @@ impl Simulation {
                 let node = NodeState {
                     node: name.clone(),
                     asked_at: now,
-                    renewal: Some(self.cluster.renewal(name)),
+                    created_at: Some(Timestamp::UNIX_EPOCH),
+                    is_ready: true,
                     is_out_of_service: false,
+                    lease: Some(NodeLease {
+                        version: self.cluster.lease_version(name),
+                        duration_seconds: 40,
+                    }),
                 };
                 if answered {
                     let jobs = self.world.see_node(&node, now);
