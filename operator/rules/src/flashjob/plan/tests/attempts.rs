@@ -468,6 +468,24 @@ fn after_a_restart_the_node_of_a_lost_device_is_read_and_its_lock_lasts_no_longe
 }
 
 #[test]
+fn a_lost_device_without_a_baseline_is_not_unlocked_by_the_version_that_it_reports() {
+    let device = [("DEVICE", "esp32"), ("HOST_ENDPOINT", "10.0.0.0")];
+    let mut case = Case::new(&["a"], &json!({}));
+    case.device("a", &device);
+    let pods = case.start();
+    let uid = pods[0].metadata.uid.clone().expect("a uid");
+    let name = pods[0].metadata.name.clone().expect("a name");
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    case.settle();
+    case.device("a", &[device[0], device[1], ("VERSION", "2")]);
+    assert!(!case.pass(900).holds.is_empty());
+    assert_eq!(case.stands("a").0, DeviceState::Lost, "an earlier attempt may have flashed it");
+    case.pass(10);
+    assert_eq!(case.status().completed_uuids, ["a"]);
+}
+
+#[test]
 fn the_late_confirmation_that_the_pod_of_an_earlier_attempt_is_gone_locks_nothing() {
     let mut case = Case::new(&["a"], &json!({}));
     let pods = case.start();

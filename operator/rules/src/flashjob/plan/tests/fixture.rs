@@ -211,7 +211,7 @@ impl Case {
     }
 
     /// Carries out the creates of a plan; every Service has an address, the requested one or
-    /// `192.0.2.…`.
+    /// `192.0.…`.
     pub fn carry_out(&mut self, plan: &Plan) {
         for step in &plan.steps {
             match step {
@@ -221,7 +221,8 @@ impl Case {
                     service.metadata.resource_version = Some(self.next_version());
                     let requested_ip =
                         service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.clone());
-                    let ip = requested_ip.unwrap_or_else(|| format!("192.0.2.{}", self.version));
+                    let (high, low) = (2 + self.version / 256, self.version % 256);
+                    let ip = requested_ip.unwrap_or_else(|| format!("192.0.{high}.{low}"));
                     let status = json!({"loadBalancer": {"ingress": [{"ip": ip}]}});
                     if self.balanced {
                         service.status = serde_json::from_value(status).expect("a status");
