@@ -12,14 +12,14 @@ use serde_json::json;
 
 /// Devices that are flashed. They are the first ones of the testbed.
 const FLASHED: usize = 12;
-/// Devices that only have Pods: with the others, more than the 100 streams that the API server
-/// allows in a connection.
-const UNFLASHED: usize = 90;
+/// Devices that only have Pods: the Pods and Services of these and the others are more than the 100
+/// streams that the API server allows in a connection.
+const UNFLASHED: usize = 45;
 /// Connections that a job may open without a fault: a renewal of the Lease that takes too long
 /// opens one, and so does a client that was idle for 90 s.
 const FEW: usize = 5;
 /// Connections that have to be replaced after GOAWAY, in addition to those opened without it.
-const REPLACED: usize = 5;
+const REPLACED: usize = 3;
 /// Fraction of requests after which the API server sends GOAWAY: the highest that it accepts.
 const GOAWAY_CHANCE: f64 = 0.02;
 /// Most jobs until then. The operator sends about 100 requests for one.

@@ -281,7 +281,7 @@ async fn a_definition_that_lacks_fields_is_told_and_the_operator_works_all_the_s
     problem(&testbed, "DefinitionOutdated", 0).await?;
     let forbidden =
         flashjob_testbed::audit::forbidden(&testbed.control_plane.audit_log, "operator")?;
-    assert_eq!(forbidden, Vec::<String>::new(), "no right is needed for it");
+    assert_eq!(forbidden, Vec::new(), "no right is needed for it");
     Ok(())
 }
 

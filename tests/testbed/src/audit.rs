@@ -1,6 +1,7 @@
 //! Requests of one user, read from the API server's audit log.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -18,6 +19,13 @@ pub struct Request {
     pub namespace: String,
     /// Name; empty for lists and creates.
     pub name: String,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verb, group, resource, namespace, name } = self;
+        write!(formatter, "{verb} {resource}.{group} {name} in namespace {namespace:?}")
+    }
 }
 
 impl Request {
@@ -56,13 +64,12 @@ pub fn requests(log: &Path, user: &str) -> anyhow::Result<HashSet<Request>> {
     Ok(allowed.filter(|request| !request.resource.is_empty()).collect())
 }
 
-/// Requests of a user that RBAC denied, each as `verb url`. An API server that has just started
-/// does not know the RBAC rules yet: a request that it denies at first and allows later counts as
-/// allowed.
+/// Requests of a user that RBAC denied. An API server that has just started does not know the RBAC
+/// rules yet: a request that it denies at first and allows later counts as allowed.
 ///
 /// # Errors
 /// The log cannot be read.
-pub fn forbidden(log: &Path, user: &str) -> anyhow::Result<Vec<String>> {
+pub fn forbidden(log: &Path, user: &str) -> anyhow::Result<Vec<Request>> {
     let entries = entries(log, user)?;
     // Names are not compared: each object of a kind has its own.
     let right = |entry: &Value| Request { name: String::new(), ..Request::of(entry) };
@@ -71,10 +78,7 @@ pub fn forbidden(log: &Path, user: &str) -> anyhow::Result<Vec<String>> {
     let missing = entries
         .iter()
         .filter(|entry| decided(entry, "forbid") && !allowed.contains(&right(entry)));
-    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
-    Ok(missing
-        .map(|entry| format!("{} {}", text(&entry["verb"]), text(&entry["requestURI"])))
-        .collect())
+    Ok(missing.map(Request::of).collect())
 }
 
 /// Audit log entries of a user.
