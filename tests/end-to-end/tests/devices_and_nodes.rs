@@ -116,7 +116,7 @@ fn cases_of<'a>(
 ) -> Vec<Case<'a>> {
     let case = |(name, device): (&&'static str, &(String, Report))| Case {
         testbed,
-        name: *name,
+        name,
         device: device.clone(),
     };
     names.iter().zip(devices).map(case).collect()
