@@ -241,14 +241,15 @@ impl Node {
     /// # Errors
     /// The API server refuses it.
     pub async fn apply(&self, object: &serde_json::Value) -> anyhow::Result<()> {
-        let file = self.folder.join("object.json");
+        // Tests apply several objects at the same time.
+        let file = tempfile::NamedTempFile::with_suffix_in(".json", &self.folder)?;
         std::fs::write(&file, object.to_string())?;
         self.kubectl(&[
             "apply",
             "--server-side",
             "--force-conflicts",
             "--filename",
-            &file.display().to_string(),
+            &file.path().display().to_string(),
         ])
         .await
         .map(|_| ())
