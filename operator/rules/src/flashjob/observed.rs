@@ -5,6 +5,7 @@ mod endpoint;
 mod firmware;
 mod identity;
 mod instance;
+mod instant;
 mod job;
 mod pod;
 mod refusal;
@@ -16,12 +17,13 @@ use std::sync::Arc;
 use flashjob_api::DeviceStatus;
 use flashjob_types::plugin::{FlashPod, Outcome, Request, Verdict};
 use flashjob_types::{CallError, Digest, ServedTypes};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 pub use endpoint::Endpoint;
 pub use firmware::Inquiry;
 pub use identity::Identity;
 pub use instance::{Instance, Traits};
+pub use instant::after;
 pub use job::{Finish, Job, JobKey, Part};
 pub use pod::{Cause, Ended, EndedBy, Gone, NodeLease, NodeState, Pod, Stage, Waiting};
 pub use refusal::{Meaning, Refusal, Refused};
@@ -322,10 +324,4 @@ impl Observed {
 #[must_use]
 pub fn whole_seconds(instant: Timestamp) -> Timestamp {
     Timestamp::from_second(instant.as_second()).unwrap_or(instant)
-}
-
-/// `instant` plus whole seconds, limited to [`Timestamp::MAX`].
-#[must_use]
-pub fn after(instant: Timestamp, seconds: i64) -> Timestamp {
-    instant.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }

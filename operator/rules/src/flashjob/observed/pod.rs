@@ -13,8 +13,8 @@ use kube_core::ResourceExt;
 pub use gone::{Gone, NodeLease, NodeState};
 pub use state::{Cause, Ended, EndedBy, Waiting};
 
-use super::after;
 use super::identity::Identity;
+use super::instant::after;
 use super::job::JobKey;
 use crate::flashjob::labels::{annotation, label};
 

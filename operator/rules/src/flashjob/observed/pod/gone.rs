@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::super::after;
+use super::super::instant::after;
 
 /// State of a node, as far as it tells which containers it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
