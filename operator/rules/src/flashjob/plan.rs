@@ -2,9 +2,9 @@
 //! steps, the status to store and the time of the next plan.
 //!
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an
-//! attempt, [`guards`] compare it with the job, [`firmware`] proves its firmware, [`queue`]
-//! chooses the next devices, [`quota`] makes them wait for a quota, [`expose`] and [`pool`]
-//! prepare the Pod, for which [`address`] awaits an external address and which [`objects`]
+//! attempt, [`lost`] one whose Pod vanished, [`guards`] compare it with the job, [`firmware`]
+//! proves its firmware, [`queue`] chooses the next devices, [`quota`] makes them wait for a quota,
+//! [`expose`] and [`pool`] prepare the Pod, for which [`address`] awaits an external address and which [`objects`]
 //! creates, [`proof`] decides when a device is proven, [`protect`] prevents evictions, [`clean`]
 //! deletes objects that are no longer needed, [`ending`] deletes a job, [`takeover`] gives devices
 //! the results of the Go operator's Pods, [`summary`] composes the status, [`request`] describes
@@ -23,6 +23,7 @@ mod firmware;
 mod groups;
 mod guards;
 mod holds;
+mod lost;
 mod objects;
 mod pool;
 mod proof;

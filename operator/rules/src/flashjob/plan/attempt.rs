@@ -3,8 +3,6 @@
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
 use flashjob_types::plugin::{Outcome, Proof, Verdict};
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
 use super::steps::Step;
@@ -33,14 +31,6 @@ const STOPPED: [Reason; 5] = [
 /// Reason that the kubelet reports for a Pod whose device is still in use by an earlier Pod. Such
 /// a Pod never ran.
 const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
-
-/// Message about a vanished Pod whose node shows that nothing of it is running.
-fn stopped_on(pod: &str, node: &str) -> String {
-    format!(
-        "Pod {pod} vanished before its outcome was observed; node {node} no longer runs it, and \
-         the device gets time to report the new version"
-    )
-}
 
 impl Draft<'_> {
     /// Follows every device with a record: first those that may release a pooled Service, then
@@ -244,94 +234,12 @@ impl Draft<'_> {
     }
 
     /// Stored reason for which this attempt's Pod waits, or was stopped.
-    fn noted(&self, uid: &str) -> Option<Reason> {
+    pub fn noted(&self, uid: &str) -> Option<Reason> {
         let stored = self.observed.stored(uid)?;
         let name = stored.reason.as_deref()?;
         // In other states the record still has the reason of the previous attempt.
         let flashing = stored.state == DeviceState::Flashing;
         STOPPED.into_iter().find(|reason| flashing && reason.name == name)
-    }
-
-    fn follow_gone(&mut self, uid: &str, pod: &Pod, gone: &Gone) {
-        // A watch with a label selector reports a Pod as deleted also when somebody removes the
-        // label. Only a query shows whether the Pod still exists.
-        if !gone.is_confirmed() {
-            return self.step(Step::ConfirmPod { name: pod.name.clone(), device: uid.to_owned() });
-        }
-        // No kubelet starts a Pod that was never bound to a node, so the device is free at once.
-        if !pod.scheduled {
-            let reason = self.noted(uid).unwrap_or(reason::POD_LOST);
-            return self.give_up_attempt(
-                uid,
-                reason,
-                &format!("Pod {} was deleted before it ran", pod.name),
-            );
-        }
-        // Removal from the API server stops no container: after a forced deletion, or on a lost
-        // node, it runs until the kubelet learns of the removal, or enforces the deadline and the
-        // grace period.
-        let until = pod.may_run_until().unwrap_or_else(|| self.now());
-        let message = match (&pod.node, pod.stopped_at()) {
-            (Some(node), Some(_)) => stopped_on(&pod.name, node),
-            (Some(node), None) => format!(
-                "Pod {} vanished before its outcome was observed; the device stays locked until \
-                 node {node} shows that it no longer runs the Pod, or the Pod's deadline has passed",
-                pod.name
-            ),
-            (None, _) => format!(
-                "Pod {} vanished before its outcome was observed; the device stays locked until \
-                 the Pod's deadline has passed",
-                pod.name
-            ),
-        };
-        self.lose(uid, until, &message);
-    }
-
-    /// Locks the device until nothing of the attempt can still run.
-    fn lose(&mut self, uid: &str, until: Timestamp, message: &str) {
-        self.over(until, 0);
-        self.set(uid, DeviceState::Lost, |record| {
-            record.not_before = Some(Time(until));
-            record.reason = Some(reason::POD_LOST.name.to_owned());
-            record.message = Some(message.to_owned());
-        });
-    }
-
-    /// Decides a lost attempt by the version that the device reports, even while its container may
-    /// still run: draining a node deletes Pods that have already finished their work. The lost Pod
-    /// itself keeps its device locked against other jobs until its deadline.
-    fn wait_out_the_lost(&mut self, uid: &str, name: &str, pod: Option<&Pod>) {
-        let Some(record) = self.records.get(uid) else { return };
-        let stored_until = record.waits_until().unwrap_or_else(|| self.now());
-        let stopped_at = pod.and_then(Pod::stopped_at).filter(|at| *at < stored_until);
-        let until = stopped_at.unwrap_or(stored_until);
-        let node = record.node.clone();
-        let provable = record.baseline_version.as_deref() != Some(&self.spec.version);
-        let proves = provable && self.reported(uid) == Some(&self.spec.version);
-        // Without a baseline, the version may be that of an earlier attempt, while this one still
-        // runs.
-        let has_baseline = record.baseline_version.is_some();
-        if proves && (has_baseline || self.over(until, 0)) {
-            return self.complete(uid, true);
-        }
-        if !self.over(until, 0) {
-            // After a restart no Pod is cached whose node would be read.
-            if pod.is_none() && node.is_some() {
-                self.step(Step::ConfirmPod { name: name.to_owned(), device: uid.to_owned() });
-            }
-            return;
-        }
-        if let Some(node) = node.filter(|_| stopped_at.is_some()) {
-            self.lose(uid, until, &stopped_on(name, &node));
-        }
-        // The device may have been flashed and be rebooting, so one that can prove it gets the
-        // time to report before it is flashed again.
-        if !provable || !self.is_in_spec(uid) || self.over(until, self.spec.verify.timeout_seconds)
-        {
-            let message = "the Pod vanished before its outcome was observed, and the device did \
-                           not report the new version";
-            self.give_up_attempt(uid, reason::POD_LOST, message);
-        }
     }
 
     fn judge(&mut self, uid: &str, pod: &Pod, ended: &Ended) {
