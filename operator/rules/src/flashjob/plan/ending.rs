@@ -11,7 +11,7 @@ use super::steps::{Plan, Step};
 use super::summary;
 use crate::count::counted;
 use crate::flashjob::make::attempt_name;
-use crate::flashjob::observed::{Observed, Pod, after};
+use crate::flashjob::observed::{Observed, Pod, Service, after};
 
 /// Plans for a FlashJob that is being deleted. Needs neither a plugin nor a registry.
 pub(super) fn plan(observed: &Observed) -> Plan {
@@ -32,6 +32,11 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     // its address is given back.
     for service in observed.services.iter().filter(|service| !service.deleting) {
         waiting = true;
+        // A create without an answer is sent again until its outcome is known, and its Pod must
+        // not start without its Service.
+        if awaits_pod(observed, service) {
+            continue;
+        }
         plan.steps
             .push(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
     }
@@ -42,6 +47,11 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     }
     plan.status = summary::held_up(observed, "being deleted");
     plan
+}
+
+/// Returns true if a Pod that this Service selects is being created.
+fn awaits_pod(observed: &Observed, service: &Service) -> bool {
+    service.slot.is_some() && observed.pods_in_creation.values().any(|slot| *slot == service.slot)
 }
 
 /// Returns true if no container of the previous run can still be running.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flashjob_api::{DeviceState, reason};
 use flashjob_types::plugin::{Proof, Verdict};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use serde_json::json;
 
 use super::fixture::{Case, creates_pod, deletes, key};
@@ -47,6 +47,22 @@ fn after_the_jobs_deadline_pods_go_and_devices_fail() {
     case.end(&pods[0], 137);
     case.settle();
     assert_eq!(case.stands("a"), (DeviceState::Failed, reason::DEADLINE_EXCEEDED.name.into()));
+}
+
+#[test]
+fn a_deleted_job_keeps_the_service_of_a_pod_until_it_is_known_whether_the_pod_was_created() {
+    let mut case = Case::new(&["a", "b"], &json!({}));
+    let services = case.settle();
+    case.carry_out(&services);
+    let pods = case.settle();
+    let creates_pod = |step: &&Step| matches!(step, Step::CreatePod(_));
+    let create = pods.steps.iter().find(creates_pod).expect("a Pod to create");
+    case.world.memory.entry(key("job")).or_default().begin(create);
+    case.job.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_job();
+    assert_eq!(deletes(&case.plan(), "service"), 1, "only that of the device without a Pod");
+    case.world.memory.entry(key("job")).or_default().end(&create.key());
+    assert_eq!(deletes(&case.plan(), "service"), 2);
 }
 
 #[test]
