@@ -48,7 +48,7 @@ test-node: build plugins ## Run all tests on a real node: installations, and how
 
 nightly: build plugins ## Kill the operator at random moments and look for broken rules, many times: make nightly [FLASHJOB_RANDOM_KILLS=100] [PROPTEST_CASES=2000].
 	tests/control-plane/build.sh >/dev/null
-	FLASHJOB_RANDOM_KILLS=$${FLASHJOB_RANDOM_KILLS:-100} cargo test --workspace --test kills -- --nocapture
+	FLASHJOB_RANDOM_KILLS=$${FLASHJOB_RANDOM_KILLS:-100} cargo test -p flashjob-end-to-end kills:: -- --nocapture
 	PROPTEST_CASES=$${PROPTEST_CASES:-2000} PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(date +%s)} cargo test --workspace --lib -- plan::tests::properties rollout::tests::properties
 
 fuzz: check-tools ## Feed everything that comes from outside with bytes that lead to new code: make fuzz [FUZZ_SECONDS=60] [FUZZ_TARGETS="reference answer"].
@@ -77,7 +77,7 @@ generate: ## Make what is made from the code: CustomResourceDefinitions, rights,
 
 sessions: build plugins ## Record docs/kubectl-flashjob-sessions.md anew from the program.
 	tests/control-plane/build.sh >/dev/null
-	FLASHJOB_RECORD=1 cargo test -p flashjob-cli --test sessions
+	FLASHJOB_RECORD=1 cargo test -p flashjob-cli sessions::
 
 # Images. CONTAINER_TOOL is docker, podman or buildah (default: the first that works here), or layout: an archive, without any of them.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)

@@ -1,12 +1,9 @@
 //! Tests of the commands without a registry: answers, refusals, bad input, and the exit codes.
 
-#[allow(dead_code, reason = "the registry's part is for the other test")]
-mod author;
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use author::{CommandOutput, command_output, component, plugin};
+use crate::author::{CommandOutput, command_output, component, plugin};
 use serde_json::json;
 
 fn ask(folder: &Path, words: &[&str]) -> anyhow::Result<CommandOutput> {

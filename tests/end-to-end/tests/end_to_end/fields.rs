@@ -1,6 +1,5 @@
 //! Every field of a FlashJob does what its row in the documentation says, on a real API server.
 
-#[path = "fields/case.rs"]
 mod case;
 
 use flashjob_api::condition::{STALLED, SUSPENDED};
@@ -16,7 +15,7 @@ use futures::future::{BoxFuture, FutureExt, try_join_all};
 use kube::ResourceExt;
 use serde_json::json;
 
-use case::{Case, broken};
+use self::case::{Case, broken};
 
 /// One control plane for all cases, with separate devices for each.
 #[tokio::test]

@@ -1,12 +1,11 @@
 //! Tests updates over HTTP, with the options that the plugin http-push generates, against servers
 //! that answer as each firmware's documentation says.
 #![allow(clippy::expect_used)]
-#[allow(dead_code, reason = "the device's part is for the other tests")]
-mod world;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::world::plugin::DeviceRequest;
 use axum::body::Bytes;
 use axum::extract::{Multipart, Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -21,7 +20,6 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use world::plugin::DeviceRequest;
 
 /// Bytes that a device has received; it reports the version at their beginning.
 type Slot = Arc<Mutex<Vec<u8>>>;

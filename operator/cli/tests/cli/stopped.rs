@@ -8,10 +8,7 @@ use anyhow::{Context, ensure};
 use flashjob_api::{FlashJob, FlashJobSpec};
 use kube::api::PostParams;
 
-#[allow(dead_code, reason = "some of it is for other tests")]
-mod person;
-
-use person::Person;
+use crate::person::Person;
 
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 

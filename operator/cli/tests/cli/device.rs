@@ -1,12 +1,9 @@
 //! Tests of `plugin run --device`: a plugin is called for a device of a real cluster.
 
-#[allow(dead_code, reason = "the registry's part is for another test")]
-mod author;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use author::{CommandOutput, command_output, component, plugin};
+use crate::author::{CommandOutput, command_output, component, plugin};
 use flashjob_api::akri::Instance;
 use flashjob_testbed::certificates::Authority;
 use flashjob_testbed::control_plane::ControlPlane;

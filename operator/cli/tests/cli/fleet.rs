@@ -16,9 +16,7 @@ use rexpect::process::WaitStatus;
 use rexpect::session::{PtySession, spawn_command};
 use serde_json::{Value, json};
 
-mod person;
-
-use person::{CommandOutput, Person, answer};
+use crate::person::{CommandOutput, Person, answer};
 
 /// Longer than any step takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);

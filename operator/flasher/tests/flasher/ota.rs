@@ -1,12 +1,10 @@
 //! Tests the flash program against simulated devices, over a network that fails like real ones.
 #![allow(clippy::expect_used)]
 
-#[allow(dead_code, reason = "the plugins' part is for the other tests")]
-mod world;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::world::{AGAIN, World};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
@@ -15,7 +13,6 @@ use flashjob_flasher::outcome::Code;
 use flashjob_simulators::devices::Behaviour;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use world::{AGAIN, World};
 
 /// Returns a port that refuses connections until it listens.
 fn closed_port(host: &str) -> (TcpSocket, u16) {

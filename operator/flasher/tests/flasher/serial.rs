@@ -1,11 +1,10 @@
 //! Tests flashing over a serial port, with the options that the plugin esp-serial generates,
 //! against a chip on a pseudo-terminal that answers as a ROM loader and its stub do.
 #![allow(clippy::expect_used)]
-#[allow(dead_code, reason = "the device's part is for the other tests")]
-mod world;
 
 use std::time::{Duration, Instant};
 
+use crate::world::plugin::{DeviceRequest, noise};
 use flashjob_flasher::Stage;
 use flashjob_flasher::arguments::{After, Command, Serial};
 use flashjob_flasher::outcome::{AttemptFailure, Code, Sent};
@@ -15,7 +14,6 @@ use flashjob_simulators::serial::loader::{Settings, model};
 use flashjob_simulators::serial::{Chip, Trouble, TroubleKind};
 use serde_json::json;
 use tokio::sync::watch;
-use world::plugin::{DeviceRequest, noise};
 
 /// Timeout of a step in tests that wait for it.
 const LIMIT: Duration = Duration::from_secs(2);

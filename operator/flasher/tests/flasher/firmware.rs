@@ -1,17 +1,15 @@
 //! Tests with registries that have the firmware, have something else, or have untrusted firmware.
 #![allow(clippy::expect_used)]
-#[allow(dead_code, reason = "the device's part is for the other tests")]
-mod world;
 
 use std::time::Duration;
 
+use crate::world::{Content, World, firmware, image, index};
 use flashjob_artifacts::fake_registry::{Fake, answer};
 use flashjob_artifacts::trust::testing::Keys;
 use flashjob_artifacts::{Digest, Signature};
 use flashjob_flasher::outcome::Code;
 use flashjob_simulators::devices::Behaviour;
 use serde_json::{Value, json};
-use world::{Content, World, firmware, image, index};
 
 /// Flashes from a registry with this content, and returns code and message of the failure.
 async fn failure(host: &str, content: Content) -> (Code, String) {

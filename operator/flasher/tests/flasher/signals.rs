@@ -1,15 +1,17 @@
 //! Ends the program at each step of each subcommand, by SIGTERM and by SIGKILL: it reports what
 //! the device has received, and the next attempt flashes the device.
 #![allow(clippy::expect_used)]
-#[path = "signals/http_device.rs"]
+
 mod http_device;
-#[allow(dead_code, reason = "parts are for the other tests")]
-mod world;
 
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use self::http_device::HttpDevice;
+use crate::world::plugin::{DeviceRequest, noise};
+use crate::world::run::{Ended, Run, until};
+use crate::world::{World, firmware, image, index};
 use flashjob_plugin_esp_serial::EspSerial;
 use flashjob_plugin_http_push::HttpPush;
 use flashjob_plugin_mcumgr::Mcumgr;
@@ -17,12 +19,8 @@ use flashjob_simulators::devices::Behaviour;
 use flashjob_simulators::serial::loader::Settings;
 use flashjob_simulators::serial::{Chip, Trouble, TroubleKind};
 use flashjob_simulators::smp::{self, SmpDevice, mcuboot_image};
-use http_device::HttpDevice;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use world::plugin::{DeviceRequest, noise};
-use world::run::{Ended, Run, until};
-use world::{World, firmware, image, index};
 
 /// Signals that end a container.
 const SIGNALS: [Signal; 2] = [Signal::TERM, Signal::KILL];

@@ -18,10 +18,7 @@ use kube::discovery::ApiResource;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-#[allow(dead_code, reason = "the registry's part is for other tests")]
-mod author;
-
-use author::{CommandOutput, command_output};
+use crate::author::{CommandOutput, command_output};
 
 /// Longer than any step takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -17,10 +17,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-#[allow(dead_code, reason = "some of it is for other tests")]
-mod person;
-
-use person::{CommandOutput, Person};
+use crate::person::{CommandOutput, Person};
 
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 const CREATE: [&str; 7] =

@@ -2,11 +2,10 @@
 //! with two slots that behaves as MCUboot does: it checks the image, swaps on a restart, and
 //! reverts to its old image unless the new one is confirmed.
 #![allow(clippy::expect_used)]
-#[allow(dead_code, reason = "the device's part is for the other tests")]
-mod world;
 
 use std::time::Duration;
 
+use crate::world::plugin::DeviceRequest;
 use flashjob_flasher::Stage;
 use flashjob_flasher::arguments::{Command, Smp};
 use flashjob_flasher::outcome::{AttemptFailure, Code, Sent};
@@ -16,7 +15,6 @@ use flashjob_plugin_sdk::Request;
 use flashjob_simulators::smp::{Behaviour, SmpDevice, mcuboot_image};
 use serde_json::json;
 use tokio::sync::watch;
-use world::plugin::DeviceRequest;
 
 /// Size of the images, in bytes: several hundred requests.
 const SIZE: u32 = 100_000;

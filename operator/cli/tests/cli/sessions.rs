@@ -13,10 +13,7 @@ use kube::Api;
 use regex::Regex;
 use serde_json::Value;
 
-#[allow(dead_code, reason = "some of it is for other tests")]
-mod person;
-
-use person::{Person, answer};
+use crate::person::{Person, answer};
 
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 /// Replaces the registry of the testbed.

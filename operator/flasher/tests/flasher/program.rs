@@ -1,14 +1,12 @@
 //! Tests the program as a container runs it: exit status, termination message, signals, memory.
 #![allow(clippy::expect_used)]
-#[allow(dead_code, reason = "the library's part is for the other tests")]
-mod world;
 
 use std::process::Command;
 
+use crate::world::{World, firmware, image, index};
 use flashjob_simulators::devices::Behaviour;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use world::{World, firmware, image, index};
 
 /// Maximum resident memory of the process, in KiB, for firmware of 16 MiB. Pages of the program's
 /// file do not count: a debug build has many.

@@ -1,12 +1,10 @@
 //! Tests of the way from `plugin new` to a signed plugin in a real registry.
 
-mod author;
-
 use std::path::Path;
 use std::process::Command;
 
+use crate::author::{Author, command_output, component, plugin};
 use anyhow::Context;
-use author::{Author, command_output, component, plugin};
 use flashjob_testbed::keyless::{Signing, Sigstore};
 use flashjob_testbed::process::{repository, script};
 use flashjob_testbed::signatures::{Signer, attach_simple};

@@ -3,7 +3,6 @@
 //! password is sent to the wrong host.
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
-#[path = "registries/auth.rs"]
 mod auth;
 
 use std::path::Path;
@@ -22,7 +21,7 @@ use rustls::crypto::ring::default_provider;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use auth::{AUTHS, Auth, RIGHT};
+use self::auth::{AUTHS, Auth, RIGHT};
 
 /// Protocol of a registry, and its configuration in the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,10 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use flashjob_simulators::devices::Behaviour;
 
-#[allow(dead_code, reason = "some of it is for other tests")]
-mod person;
-
-use person::Person;
+use crate::person::Person;
 
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 

@@ -1,20 +1,18 @@
 //! Tests the program with the variables of the plugin esp-serial: exit status, messages, and
 //! signals during a transfer.
 #![allow(clippy::expect_used)]
-#[allow(dead_code, reason = "the device's part is for the other tests")]
-mod world;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use crate::world::plugin::{DeviceRequest, noise};
 use flashjob_plugin_esp_serial::EspSerial;
 use flashjob_simulators::serial::loader::{Report, Settings};
 use flashjob_simulators::serial::{Chip, Trouble, TroubleKind};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::{Value, json};
-use world::plugin::{DeviceRequest, noise};
 
 /// Longest time that a test waits for something.
 const LIMIT: Duration = Duration::from_secs(30);

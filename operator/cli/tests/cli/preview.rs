@@ -13,10 +13,7 @@ use kube::discovery::ApiResource;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-#[allow(dead_code, reason = "some of it is for other tests")]
-mod person;
-
-use person::{Person, answer};
+use crate::person::{Person, answer};
 
 /// Longer than any step takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);

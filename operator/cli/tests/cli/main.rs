@@ -1,0 +1,16 @@
+//! `kubectl flashjob` as plugin authors and fleet operators use it.
+//!
+//! One program for all of them: it is linked once, and the tests of all files run side by side.
+
+mod author;
+mod authoring;
+mod check;
+mod commands;
+mod device;
+mod fleet;
+mod intervene;
+mod person;
+mod preview;
+mod rollout;
+mod sessions;
+mod stopped;

@@ -1,0 +1,14 @@
+//! The flash program against simulated devices and a registry.
+//!
+//! One program for all of them: it is linked once, and the tests of all files run side by side.
+
+mod documentation;
+mod firmware;
+mod http;
+mod ota;
+mod program;
+mod serial;
+mod serial_program;
+mod signals;
+mod smp;
+mod world;
