@@ -12,7 +12,7 @@ use futures::StreamExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::Step;
+use super::Step;
 use crate::world::run::until;
 
 /// Number of firmware bytes after which it stops.
