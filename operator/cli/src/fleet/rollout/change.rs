@@ -63,6 +63,7 @@ pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Repor
         losses.join(", ")
     );
     prompt::confirm(&question, command.yes).await?;
+    interruption.says(in_doubt(&rollouts, "aborted"));
     let mut lines = Vec::new();
     for rollout in &rollouts {
         let spec = json!({"abort": true});
@@ -111,6 +112,7 @@ pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Repor
     let retries: Vec<String> = rollouts.iter().map(retried).collect::<Result<_, _>>()?;
     let question = format!("Retry devices of {}?", retries.join(", "));
     prompt::confirm(&question, command.yes).await?;
+    interruption.says(in_doubt(&rollouts, "retried"));
     let mut lines = Vec::new();
     for rollout in &rollouts {
         // The value has no meaning; it only has to differ from all earlier ones.
@@ -158,6 +160,15 @@ fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
     Ok(format!("FlashRollout {name} ({})", parts.join(", ")))
 }
 
+/// Returns the message for a signal that arrives while changes are sent: a request without an
+/// answer may have been stored.
+fn in_doubt(rollouts: &[FlashRollout], done: &str) -> String {
+    let states = rollouts
+        .iter()
+        .map(|rollout| format!("{} ({})", full_name(rollout), command_for("status", rollout)));
+    format!("these FlashRollouts may be {done} already: {}", states.collect::<Vec<_>>().join(", "))
+}
+
 /// Patches the spec of a FlashRollout that was read, but not of a newer one of the same name.
 async fn patch(
     place: &Place,
@@ -183,6 +194,13 @@ mod tests {
     fn the_question_before_an_abort_counts_what_is_left() {
         let expected = "FlashRollout fleet/hall (2 devices in flight, 15 devices not started)";
         assert_eq!(loss(&rollout()), expected);
+    }
+
+    #[test]
+    fn a_signal_while_changes_are_sent_names_each_rollout_and_how_to_see_its_state() {
+        let words = in_doubt(&[rollout()], "aborted");
+        let state = "fleet/hall (kubectl flashjob rollout status hall -n fleet)";
+        assert_eq!(words, format!("these FlashRollouts may be aborted already: {state}"));
     }
 
     #[test]
