@@ -3,6 +3,8 @@
 //! replaced.
 //!
 //! - [`options`] say what to flash, or [`dialogue`] asks for it; [`order`] is the result.
+//! - [`remaining`] leaves out the devices that already have a result, and words the question to
+//!   confirm.
 //! - [`batches`] carries the order out, and [`apply`] changes the FlashJob; [`merge`] decides how
 //!   an existing FlashJob changes: results are kept, and nothing is flashed twice unless that is
 //!   requested; [`file`] writes the FlashJob to a file. [`dry_run`] shows the FlashJob and applies
@@ -16,6 +18,7 @@ mod file;
 mod merge;
 mod options;
 pub mod order;
+mod remaining;
 
 use super::{devices, inventory, prompt};
 use crate::cluster::{Place, refused};
@@ -64,7 +67,7 @@ pub async fn run(
         pod_image: command.pod_image.clone(),
     };
     let order = command.order(&place, &chosen, firmware);
-    let remaining_devices = batches::read_remaining_devices(&place, &order).await?;
+    let remaining_devices = remaining::read(&place, &order).await?;
     chosen.warn_of_current(&remaining_devices.uids, &order.firmware.version);
     let pacing = Pacing {
         batch_size: command.batch_size.unwrap_or(order.targets.len()),
@@ -77,7 +80,8 @@ pub async fn run(
     }
     // If no device is left, there is nothing to confirm.
     if !remaining_devices.uids.is_empty() {
-        prompt::confirm(&remaining_devices.question(&order, &pacing), command.yes).await?;
+        prompt::confirm(&remaining_devices.question(&order, pacing.batch_size), command.yes)
+            .await?;
     }
     let style = match output {
         Output::Table => batches::ProgressStyle::Options,
@@ -106,4 +110,39 @@ async fn chosen(command: &Flash, place: &Place) -> Result<Chosen, Failure> {
         by_type: command.filter.kind.is_some(),
         by_application: command.filter.application.is_some(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::FlashJob;
+
+    use super::order::{Firmware, Order, Target};
+
+    /// Returns an order of three devices.
+    pub fn order() -> Order {
+        let target = |uid: &str| Target { uid: uid.to_owned(), ..Target::default() };
+        Order {
+            name: "hall-3".to_owned(),
+            namespace: "fleet".to_owned(),
+            targets: ["a", "b", "c"].map(target).to_vec(),
+            device: None,
+            application: None,
+            firmware: Firmware {
+                reference: "a:1".to_owned(),
+                version: "1".to_owned(),
+                pod_image: None,
+            },
+            parallelism: Some(3),
+            run: None,
+        }
+    }
+
+    /// Returns a paused FlashJob with this version and the first device of the order.
+    pub fn paused(version: &str) -> FlashJob {
+        let order = order();
+        let mut job = order.job(&["a".to_owned()]);
+        job.spec.version = version.to_owned();
+        job.spec.suspend = Some(true);
+        job
+    }
 }

@@ -1,7 +1,6 @@
 //! Batches: each is added to the FlashJob when the previous one has its results and the delay is
 //! over.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,10 +9,10 @@ use flashjob_rules::count::counted;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
-use super::apply::{CHANGED, apply, busy, ours, read};
+use super::apply::{CHANGED, apply, ours};
 use super::file::{self, FILE};
-use super::merge::{Merged, is_same_run, merge, without_result};
 use super::order::{MOST, Order};
+use super::remaining::{self, Left, failed, paused_words};
 use crate::cluster::{NOT_FOUND, Place};
 use crate::duration;
 use crate::failure::{Code, Failure};
@@ -72,8 +71,7 @@ pub async fn carry_out(
     // The script filter_uuid.py always wrote this file, so the dialogue does too; with options a
     // file is written only if `--file` names one.
     let path = path.or((style == ProgressStyle::Dialogue).then(|| Path::new(FILE)));
-    let Left { existing, uids: remaining_uids, note, .. } =
-        read_remaining_devices(place, &order).await?;
+    let Left { existing, uids: remaining_uids, note, .. } = remaining::read(place, &order).await?;
     if let (Some(existing), true) = (&existing, remaining_uids.is_empty()) {
         return Ok(status::report(std::slice::from_ref(existing)).saying(note.unwrap_or_default()));
     }
@@ -204,65 +202,6 @@ pub async fn carry_out(
     Ok(status::report(&jobs))
 }
 
-/// Devices of an order that are still to be flashed.
-pub struct Left {
-    /// FlashJob of that name, if there is one.
-    pub existing: Option<FlashJob>,
-    /// Uids of the devices.
-    pub uids: Vec<String>,
-    /// Number of devices of the order that already have a result.
-    pub done: usize,
-    /// Message about those devices, if there are any.
-    pub note: Option<String>,
-}
-
-/// Reads the FlashJob, and leaves out the devices that already have a result of this firmware.
-///
-/// # Errors
-/// The FlashJob cannot be read, or cannot be changed now.
-pub async fn read_remaining_devices(place: &Place, order: &Order) -> Result<Left, Failure> {
-    let existing = read(place, &order.name).await?;
-    let uids: Vec<String> =
-        without_result(existing.as_ref(), order).into_iter().cloned().collect();
-    // Refused before the user is asked, not after the answer. `apply` decides again, because the
-    // FlashJob may change until then.
-    if let Some(Merged::Refused(cause)) =
-        existing.as_ref().map(|existing| merge(existing, order, &uids))
-    {
-        return Err(busy(order, &cause));
-    }
-    let (namespace, name) = (&place.namespace, &order.name);
-    let done = order.targets.len() - uids.len();
-    let ordered_uids: Vec<String> =
-        order.targets.iter().map(|target| target.uid.clone()).collect();
-    // `failedUUIDs` may still be those of an earlier run; `done` is 0 then.
-    let failed = match done {
-        0 => 0,
-        _ => existing.as_ref().map_or(0, |existing| failed(existing, &ordered_uids)),
-    };
-    let retry = match failed {
-        0 => String::new(),
-        failed => format!(
-            " ({} failed: kubectl flashjob retry {name} -n {namespace} flashes only those)",
-            counted(failed, "device")
-        ),
-    };
-    let note = match (done, uids.is_empty()) {
-        (0, _) => None,
-        (_, true) => Some(format!(
-            "FlashJob {namespace}/{name} is unchanged: {} requested, all with a result of this \
-             firmware already{retry}. --again flashes them again",
-            counted(done, "device")
-        )),
-        (_, false) => Some(format!(
-            "Left out: {} with a result of this firmware already{retry}; --again flashes them \
-             again",
-            counted(done, "device")
-        )),
-    };
-    Ok(Left { existing, uids, done, note })
-}
-
 /// Rewords a timeout for the whole command; returns any other failure unchanged.
 fn timed_out(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
     if failure.code != Code::TimedOut {
@@ -316,62 +255,6 @@ fn not_started(rest: usize) -> String {
     }
 }
 
-impl Left {
-    /// Returns the question to confirm before devices are flashed, with the effect on an existing
-    /// FlashJob of that name.
-    pub fn question(&self, order: &Order, pacing: &Pacing) -> String {
-        format!("Flash {}?{}", self.intent(order, pacing), self.consequences(order))
-    }
-
-    /// Returns the same as a statement, for a dry run.
-    pub fn announcement(&self, order: &Order, pacing: &Pacing) -> String {
-        format!("It would flash {}.{}", self.intent(order, pacing), self.consequences(order))
-    }
-
-    fn intent(&self, order: &Order, pacing: &Pacing) -> String {
-        let batches = match self.uids.len() > pacing.batch_size {
-            true => format!(" in batches of {}", pacing.batch_size),
-            false => String::new(),
-        };
-        format!(
-            "{}{batches} with {} version {}, as FlashJob {}/{}",
-            counted(self.uids.len(), "device"),
-            order.firmware.reference,
-            order.firmware.version,
-            order.namespace,
-            order.name,
-        )
-    }
-
-    /// Returns the other consequences, each as a sentence.
-    fn consequences(&self, order: &Order) -> String {
-        let mut sentences = String::new();
-        if self.done > 0 {
-            let done = counted(self.done, "device");
-            sentences.push_str(&format!(" Left out: {done} with a result already."));
-        }
-        if let Some(existing) = &self.existing {
-            // The status has results of one run only: a new run replaces results that somebody may
-            // still need.
-            if !is_same_run(existing, order) {
-                sentences.push_str(&format!(
-                    " Its results of {} version {} are replaced.",
-                    existing.spec.firmware, existing.spec.version
-                ));
-            }
-            if existing.is_suspended() {
-                sentences.push_str(&format!(" It {}.", paused_words(existing)));
-            }
-        }
-        sentences
-    }
-}
-
-/// Returns the effect of a pause on added devices, as the end of a sentence about the FlashJob.
-fn paused_words(existing: &FlashJob) -> String {
-    format!("is paused and stays paused: nothing starts until {}", resuming(existing))
-}
-
 /// Describes what happens to the FlashJob and to the remaining devices if the program ends now.
 fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
     let (namespace, name) = (&order.namespace, &order.name);
@@ -415,12 +298,6 @@ fn outcome_uncertain(order: &Order, count: usize, after: usize) -> String {
     )
 }
 
-fn failed(job: &FlashJob, batch: &[String]) -> usize {
-    let failed: HashSet<&String> =
-        job.status.iter().flat_map(|status| &status.failed_uuids).collect();
-    batch.iter().filter(|uid| failed.contains(uid)).count()
-}
-
 fn them(count: usize) -> &'static str {
     if count == 1 { "it" } else { "them" }
 }
@@ -445,53 +322,9 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::super::apply::{addition, replacement, still_ours};
-    use super::super::order::{Firmware, Target};
+    use super::super::tests::{order, paused};
     use super::*;
     use crate::fake_api;
-
-    fn order() -> Order {
-        let target = |uid: &str| Target { uid: uid.to_owned(), ..Target::default() };
-        Order {
-            name: "hall-3".to_owned(),
-            namespace: "fleet".to_owned(),
-            targets: ["a", "b", "c"].map(target).to_vec(),
-            device: None,
-            application: None,
-            firmware: Firmware {
-                reference: "a:1".to_owned(),
-                version: "1".to_owned(),
-                pod_image: None,
-            },
-            parallelism: Some(3),
-            run: None,
-        }
-    }
-
-    fn paused(version: &str) -> FlashJob {
-        let order = order();
-        let mut job = order.job(&["a".to_owned()]);
-        job.spec.version = version.to_owned();
-        job.spec.suspend = Some(true);
-        job
-    }
-
-    fn question(existing: FlashJob, done: usize) -> String {
-        let uids = ["b", "c"].map(str::to_owned).to_vec();
-        let pacing =
-            Pacing { batch_size: 2, delay: Duration::ZERO, keep_going: false, timeout: None };
-        let remaining_devices = Left { existing: Some(existing), uids, done, note: None };
-        remaining_devices.question(&order(), &pacing)
-    }
-
-    #[test]
-    fn the_question_counts_what_is_flashed_and_says_what_becomes_of_the_job() {
-        let text = question(paused("1"), 1);
-        assert!(text.starts_with("Flash 2 devices with a:1 version 1, as FlashJob fleet/hall-3?"));
-        assert!(text.contains("Left out: 1 device"), "{text}");
-        assert!(text.contains("kubectl flashjob resume hall-3 -n fleet"), "{text}");
-        assert!(!text.contains("are replaced"), "{text}");
-        assert!(question(paused("2"), 0).contains("Its results of a:1 version 2"));
-    }
 
     #[tokio::test]
     async fn a_signal_before_the_answer_to_a_batch_leaves_its_outcome_open() {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::batches::{self, Pacing, ProgressStyle};
-use super::dry_run;
 use super::options::Flash;
 use super::order::{self, Chosen, Firmware};
+use super::{dry_run, remaining};
 use crate::cause::root;
 use crate::duration;
 use crate::failure::{Code, Failure};
@@ -66,7 +66,7 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
     let (firmware, size) = firmware(&mut prompt, command).await?;
     let order = command.order(&place, &chosen, firmware);
     // Checked while there are questions left, so that the user can still stop.
-    let remaining_devices = batches::read_remaining_devices(&place, &order).await?;
+    let remaining_devices = remaining::read(&place, &order).await?;
     chosen.warn_of_current(&remaining_devices.uids, &order.firmware.version);
     let batch_size = match (size, command.batch_size) {
         (Some(size), _) => size,

@@ -7,10 +7,11 @@ use flashjob_api::FlashJob;
 use serde_json::{Value, json};
 
 use super::apply::{addition, busy, change, create, read, replacement};
-use super::batches::{self, Left, Pacing};
+use super::batches::Pacing;
 use super::file;
 use super::merge::{Merged, is_same_run, merge};
 use super::order::{MOST, Order};
+use super::remaining::{self, Left};
 use crate::cluster::{Place, refused};
 use crate::failure::Failure;
 use crate::fleet::manifest::applicable;
@@ -36,8 +37,8 @@ pub async fn show(
     pacing: &Pacing,
     path: Option<&Path>,
 ) -> Result<Report, Failure> {
-    let remaining_devices = batches::read_remaining_devices(place, &order).await?;
-    let announcement = remaining_devices.announcement(&order, pacing);
+    let remaining_devices = remaining::read(place, &order).await?;
+    let announcement = remaining_devices.announcement(&order, pacing.batch_size);
     let Left { existing, uids, note, .. } = remaining_devices;
     // Standard output has only the FlashJobs, so that they can be applied.
     if let Some(note) = note {
