@@ -7,6 +7,7 @@ mod firmware;
 mod fixture;
 mod groups;
 mod guards;
+mod lost;
 mod model;
 mod pools;
 mod proof;
@@ -27,6 +28,7 @@ fn every_reason_is_given_by_a_rule() {
         include_str!("tests/firmware.rs"),
         include_str!("tests/groups.rs"),
         include_str!("tests/guards.rs"),
+        include_str!("tests/lost.rs"),
         include_str!("tests/pools.rs"),
         include_str!("tests/proof.rs"),
         include_str!("tests/refusals.rs"),

@@ -1,0 +1,211 @@
+//! Tests of devices whose Pod vanished before its end was observed, one fact per test.
+
+use std::collections::HashSet;
+
+use flashjob_api::{DeviceState, reason};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
+
+use super::fixture::{Case, creates_pod, key, world};
+use crate::flashjob::observed::{Identity, NodeLease, NodeState};
+use crate::flashjob::plan::{Plan, Step};
+use crate::world::change::Change;
+
+/// A case whose only Pod vanished, and that Pod's name.
+fn vanished(spec: &Value) -> (Case, String) {
+    let mut case = Case::new(&["a"], spec);
+    let name = lose_pod(&mut case);
+    (case, name)
+}
+
+/// Starts the Pod of the only device, which then vanishes; returns that Pod's name.
+fn lose_pod(case: &mut Case) -> String {
+    let pods = case.start();
+    let name = pods[0].metadata.name.clone().expect("a name");
+    let uid = pods[0].metadata.uid.clone().expect("a uid");
+    case.settle();
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    case.settle();
+    name
+}
+
+/// The node whose Lease has this version.
+fn node_state(now: Timestamp, version: u64) -> NodeState {
+    NodeState {
+        node: "node".into(),
+        asked_at: now,
+        created_at: Some(Timestamp::UNIX_EPOCH),
+        is_ready: true,
+        is_out_of_service: false,
+        lease: Some(NodeLease { version: version.into(), duration_seconds: 40 }),
+    }
+}
+
+/// Reads the node every ten seconds, with a new renewal of its Lease each time, for so many
+/// seconds.
+fn node_renews(case: &mut Case, seconds: i64) -> Plan {
+    let mut plan = case.settle();
+    for _ in 0..seconds / 10 {
+        plan = case.pass(10);
+        let reads = plan.steps.iter().filter(|step| matches!(step, Step::ReadNode { .. })).count();
+        assert!(reads <= 1, "{:?}", plan.steps);
+        if reads == 1 {
+            let version = case.now.as_second().unsigned_abs();
+            case.world.take(Change::Node(node_state(case.now, version)), case.now);
+            plan = case.settle();
+        }
+    }
+    plan
+}
+
+#[test]
+fn a_pod_that_vanished_keeps_its_device_locked_until_nothing_of_it_can_run() {
+    let mut case =
+        Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100, "verify": {"timeoutSeconds": 50}}));
+    let pods = case.start();
+    let (name, uid) = (
+        pods[0].metadata.name.clone().expect("a name"),
+        pods[0].metadata.uid.clone().expect("a uid"),
+    );
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    let plan = case.settle();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::ConfirmPod { .. })));
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    assert!(!case.settle().holds.is_empty());
+    assert_eq!(case.stands("a"), (DeviceState::Lost, reason::POD_LOST.name.into()));
+    case.pass(110);
+    assert_eq!(case.stands("a").0, DeviceState::Lost, "the reported version is still looked at");
+    case.pass(50);
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_LOST.name.into()));
+}
+
+#[test]
+fn a_device_whose_pod_vanished_is_retried_once_its_node_no_longer_runs_the_pod() {
+    let (mut case, name) = vanished(&json!({"verify": {"timeoutSeconds": 30}}));
+    let identity = Identity::endpoint("10.0.0.0");
+    let held = |case: &Case| case.world.locks.holder(&identity, &key("other"), "a").is_some();
+    assert_eq!(case.status().devices[0].node.as_deref(), Some("node"));
+    let may_run = |case: &mut Case| {
+        let observed = case.world.observe(&key("job"), case.now).expect("the job");
+        observed.pod(&name).is_some_and(|pod| pod.may_run())
+    };
+    // A renewal, the grace period of 10 s, the margin of 90 s, and one renewal after it.
+    node_renews(&mut case, 120);
+    assert!(may_run(&mut case), "the kubelet may still be ending the container");
+    assert!(held(&case));
+    node_renews(&mut case, 20);
+    assert!(!may_run(&mut case));
+    let record = case.status().devices[0].clone();
+    let message = record.message.unwrap_or_default();
+    assert_eq!(record.state, DeviceState::Lost, "the reported version is still looked at");
+    assert!(
+        message.contains(&name) && message.contains("node node no longer runs it"),
+        "{message}"
+    );
+    case.pass(30);
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_LOST.name.into()));
+    assert_eq!(case.status().devices[0].node, None);
+    assert!(!held(&case));
+}
+
+#[test]
+fn a_lost_device_stays_locked_until_the_deadline_while_its_node_renews_no_lease() {
+    let (mut case, _) =
+        vanished(&json!({"deviceTimeoutSeconds": 300, "verify": {"timeoutSeconds": 1}}));
+    for _ in 0..30 {
+        let plan = case.pass(10);
+        assert!(plan.steps.iter().any(|step| matches!(step, Step::ReadNode { .. })));
+        case.world.take(Change::Node(node_state(case.now, 1)), case.now);
+        assert_eq!(case.stands("a").0, DeviceState::Lost);
+    }
+    case.pass(11);
+    assert_eq!(case.stands("a").0, DeviceState::Pending);
+}
+
+#[test]
+fn after_a_restart_the_node_of_a_lost_device_is_read_and_its_lock_lasts_no_longer() {
+    let (mut case, name) =
+        vanished(&json!({"deviceTimeoutSeconds": 300, "verify": {"timeoutSeconds": 1}}));
+    case.pass(100);
+    let until = case.status().devices[0].not_before.clone();
+    let devices = std::mem::take(&mut case.world.devices);
+    case.world = world();
+    case.world.devices = devices;
+    case.see_job();
+    case.world.lock_what_is_stored();
+    let plan = case.settle();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::ConfirmPod { .. })));
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    let plan = case.settle();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::ReadNode { .. })));
+    assert_eq!(case.status().devices[0].not_before, until);
+    node_renews(&mut case, 140);
+    assert_eq!(case.stands("a").0, DeviceState::Pending);
+}
+
+#[test]
+fn a_lost_device_without_a_baseline_is_not_unlocked_by_the_version_that_it_reports() {
+    let device = [("DEVICE", "esp32"), ("HOST_ENDPOINT", "10.0.0.0")];
+    let mut case = Case::new(&["a"], &json!({}));
+    case.device("a", &device);
+    lose_pod(&mut case);
+    case.device("a", &[device[0], device[1], ("VERSION", "2")]);
+    assert!(!case.pass(900).holds.is_empty());
+    assert_eq!(case.stands("a").0, DeviceState::Lost, "an earlier attempt may have flashed it");
+    case.pass(10);
+    assert_eq!(case.status().completed_uuids, ["a"]);
+}
+
+#[test]
+fn the_late_confirmation_that_the_pod_of_an_earlier_attempt_is_gone_locks_nothing() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.end(&pods[0], 1);
+    case.settle();
+    assert_eq!(case.status().devices[0].attempt, 2);
+    let devices = std::mem::take(&mut case.world.devices);
+    case.world = world();
+    case.world.devices = devices;
+    case.see_job();
+    let name = pods[0].metadata.name.clone().expect("a name");
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    let observed = case.world.observe(&key("job"), case.now).expect("the job");
+    assert!(observed.pods.is_empty(), "{:?}", observed.pods);
+}
+
+#[test]
+fn a_deleted_job_waits_for_a_lost_pod_only_until_its_node_no_longer_runs_it() {
+    let (mut case, _) = vanished(&json!({}));
+    case.job.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_job();
+    for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
+        case.world.lose_service(&job, &name, &uid);
+    }
+    let ends = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer));
+    assert!(!ends(&node_renews(&mut case, 120)));
+    assert!(ends(&node_renews(&mut case, 20)));
+}
+
+#[test]
+fn a_device_that_reports_the_new_version_completes_though_its_pod_vanished_and_is_free() {
+    let (mut case, _) = vanished(&json!({"deviceTimeoutSeconds": 100}));
+    let identity = Identity::endpoint("10.0.0.0");
+    let held = |case: &Case| case.world.locks.holder(&identity, &key("other"), "a").is_some();
+    assert!(held(&case), "its container may still run");
+    case.device("a", &[("DEVICE", "esp32"), ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2")]);
+    case.settle();
+    assert_eq!(case.status().completed_uuids, ["a"]);
+    assert!(!held(&case));
+}
+
+#[test]
+fn a_pod_of_which_nothing_is_heard_long_after_its_deadline_is_given_up() {
+    let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
+    case.start();
+    case.settle();
+    let plan = case.pass(100 + 10 + 60);
+    assert_eq!(case.stands("a").0, DeviceState::Lost);
+    assert_eq!(creates_pod(&plan), 0);
+}
