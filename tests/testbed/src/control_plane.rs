@@ -7,7 +7,7 @@ use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rcgen::KeyPair;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::certificates::{Authority, SERVICE_ADDRESSES};
@@ -20,7 +20,8 @@ const START: Duration = Duration::from_secs(90);
 pub struct ControlPlane {
     /// Kubeconfig of an administrator.
     pub kubeconfig: PathBuf,
-    /// Kubeconfig of the operator, with the rights of deploy/rbac.
+    /// Kubeconfig of the operator, with the rights of deploy/rbac. Names the API server, or the
+    /// proxy that was started last.
     pub operator_kubeconfig: PathBuf,
     /// Kubeconfig of a second client, which the audit log tells apart from the operator; it has no
     /// rights of its own.
@@ -31,6 +32,8 @@ pub struct ControlPlane {
     pub programs: PathBuf,
     /// Path of the audit log of all requests, level Metadata.
     pub audit_log: PathBuf,
+    /// Path of the certificate of the API server's authority, in PEM.
+    pub(crate) authority: PathBuf,
     folder: PathBuf,
     port: u16,
     etcd: String,
@@ -80,6 +83,7 @@ impl ControlPlane {
             kubelet_kubeconfig: folder.join("kubelet-kubeconfig"),
             programs: programs.to_owned(),
             audit_log: folder.join("audit.log"),
+            authority: authority.certificate.clone(),
             folder: folder.to_owned(),
             port,
             etcd: format!("http://127.0.0.1:{etcd}"),
@@ -93,6 +97,22 @@ impl ControlPlane {
         plane.start_controllers(authority)?;
         plane.wait_for_service_account().await?;
         Ok(plane)
+    }
+
+    /// Returns host and port of the API server.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Makes operators that start from now on connect to a proxy; `cluster` is its entry in their
+    /// kubeconfig.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be written.
+    pub(crate) fn redirect_operator(&mut self, cluster: &Value) -> anyhow::Result<()> {
+        // A file of its own: an operator that is running keeps that with which it was started.
+        self.operator_kubeconfig = self.folder.join("operator-kubeconfig.proxied");
+        write_kubeconfig(&self.operator_kubeconfig, "operator", cluster)
     }
 
     /// Returns a command that runs a program of the control plane.
@@ -149,8 +169,8 @@ impl ControlPlane {
              rules: [{level: Metadata}]\n",
         )?;
         let cluster = json!({
-            "server": format!("https://127.0.0.1:{}", self.port),
-            "certificate-authority": authority.certificate,
+            "server": format!("https://{}", self.address()),
+            "certificate-authority": self.authority,
         });
         let users = [
             (&self.kubeconfig, "administrator"),
@@ -159,16 +179,7 @@ impl ControlPlane {
             (&self.kubelet_kubeconfig, "kubelet"),
         ];
         for (file, user) in users {
-            let kubeconfig = json!({
-                "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
-                "clusters": [{"name": "testbed", "cluster": cluster}],
-                "users": [{"name": user, "user": {"token": user}}],
-                "contexts": [{
-                    "name": "testbed",
-                    "context": {"cluster": "testbed", "user": user, "namespace": "default"},
-                }],
-            });
-            std::fs::write(file, serde_json::to_vec_pretty(&kubeconfig)?)?;
+            write_kubeconfig(file, user, &cluster)?;
         }
         let path = |path: &Path| path.display().to_string();
         let mut pairs = vec![
@@ -272,7 +283,7 @@ impl ControlPlane {
             .json(&json!({"key": "AA=="}))
             .send()
             .await?;
-        let range: serde_json::Value = range.error_for_status()?.json().await?;
+        let range: Value = range.error_for_status()?.json().await?;
         let revision = range["header"]["revision"].as_str().context("etcd names no revision")?;
         let compaction = json!({"revision": revision, "physical": true});
         http.post(format!("{}/v3/kv/compaction", self.etcd))
@@ -334,6 +345,20 @@ impl ControlPlane {
         .await?;
         Ok(())
     }
+}
+
+/// Writes the kubeconfig of a user; `cluster` is its only entry of a cluster.
+fn write_kubeconfig(file: &Path, user: &str, cluster: &Value) -> anyhow::Result<()> {
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
+        "clusters": [{"name": "testbed", "cluster": cluster}],
+        "users": [{"name": user, "user": {"token": user}}],
+        "contexts": [{
+            "name": "testbed",
+            "context": {"cluster": "testbed", "user": user, "namespace": "default"},
+        }],
+    });
+    Ok(std::fs::write(file, serde_json::to_vec_pretty(&kubeconfig)?)?)
 }
 
 fn http_get(path: &str) -> anyhow::Result<http::Request<Vec<u8>>> {

@@ -2,7 +2,6 @@
 //! itself, to drop, or to hold while the operator is killed. That way a test reaches every
 //! boundary between two of the operator's requests, without any code in the operator.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +18,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::control_plane::ControlPlane;
 
 type Body = http_body_util::combinators::BoxBody<Bytes, anyhow::Error>;
 
@@ -99,8 +100,6 @@ struct Shared {
 
 /// A running proxy.
 pub struct Proxy {
-    /// The operator's kubeconfig, with the proxy's address instead of the API server's.
-    pub kubeconfig: PathBuf,
     shared: Arc<Shared>,
     held: tokio::sync::Mutex<mpsc::UnboundedReceiver<Held>>,
     task: tokio::task::JoinHandle<()>,
@@ -113,44 +112,29 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy for the API server that this kubeconfig names.
+    /// Starts a proxy for the API server. Operators that start from now on connect to it.
     ///
     /// # Errors
-    /// The kubeconfig cannot be read, or no port is free.
-    pub async fn start(kubeconfig: &Path) -> anyhow::Result<Self> {
-        let mut config: Value = serde_json::from_slice(&std::fs::read(kubeconfig)?)?;
-        let cluster = config["clusters"][0]["cluster"].take();
-        let server =
-            cluster["server"].as_str().context("the kubeconfig names no server")?.to_owned();
-        let authority = std::fs::read(
-            cluster["certificate-authority"]
-                .as_str()
-                .context("the kubeconfig names no authority")?,
-        )?;
+    /// The operator's kubeconfig cannot be written, or no port is free.
+    pub async fn start(control_plane: &mut ControlPlane) -> anyhow::Result<Self> {
+        let authority = std::fs::read(&control_plane.authority)?;
         let upstream = reqwest::Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(&authority)?])
             .no_proxy()
             .build()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        config["clusters"][0]["cluster"] =
-            json!({"server": format!("http://{}", listener.local_addr()?)});
-        let proxy_kubeconfig = kubeconfig.with_extension("proxied");
-        std::fs::write(&proxy_kubeconfig, serde_json::to_vec_pretty(&config)?)?;
+        let cluster = json!({"server": format!("http://{}", listener.local_addr()?)});
+        control_plane.redirect_operator(&cluster)?;
         let (holding, held) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             table: Mutex::default(),
             held: holding,
             cut: watch::channel(0).0,
             upstream,
-            server,
+            server: format!("https://{}", control_plane.address()),
         });
         let task = tokio::spawn(accept(listener, shared.clone()));
-        Ok(Self {
-            kubeconfig: proxy_kubeconfig,
-            shared,
-            held: tokio::sync::Mutex::new(held),
-            task,
-        })
+        Ok(Self { shared, held: tokio::sync::Mutex::new(held), task })
     }
 
     /// Applies an action to the next requests that match, this many times. Earlier rules take

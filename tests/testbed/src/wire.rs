@@ -2,14 +2,14 @@
 //! passes through, so the two negotiate HTTP/2 as they do without it. A test freezes or closes its
 //! connections. [`crate::Proxy`] reads requests, and speaks only HTTP/1.1.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+use crate::control_plane::ControlPlane;
 
 /// Fault of all connections that are open when it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,6 @@ enum Fault {
 
 /// A running proxy.
 pub struct Wire {
-    /// The operator's kubeconfig, with the proxy's address instead of the API server's.
-    pub kubeconfig: PathBuf,
     connections: Arc<AtomicUsize>,
     faults: watch::Sender<Option<Fault>>,
     task: tokio::task::JoinHandle<()>,
@@ -34,24 +32,23 @@ impl Drop for Wire {
 }
 
 impl Wire {
-    /// Starts a proxy for the API server that this kubeconfig names.
+    /// Starts a proxy for the API server. Operators that start from now on connect to it.
     ///
     /// # Errors
-    /// The kubeconfig cannot be read, or no port is free.
-    pub async fn start(kubeconfig: &Path) -> anyhow::Result<Self> {
-        let mut config: Value = serde_json::from_slice(&std::fs::read(kubeconfig)?)?;
-        let server = &mut config["clusters"][0]["cluster"]["server"];
-        let address = server.as_str().and_then(|url| url.strip_prefix("https://"));
-        let address = address.context("the kubeconfig names no HTTPS server")?.to_owned();
+    /// The operator's kubeconfig cannot be written, or no port is free.
+    pub async fn start(control_plane: &mut ControlPlane) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         // The API server's certificate is valid for this address too.
-        *server = json!(format!("https://{}", listener.local_addr()?));
-        let wired_kubeconfig = kubeconfig.with_extension("wired");
-        std::fs::write(&wired_kubeconfig, serde_json::to_vec_pretty(&config)?)?;
+        let cluster = json!({
+            "server": format!("https://{}", listener.local_addr()?),
+            "certificate-authority": control_plane.authority,
+        });
+        control_plane.redirect_operator(&cluster)?;
         let connections = Arc::new(AtomicUsize::new(0));
         let faults = watch::Sender::new(None);
-        let task = tokio::spawn(accept(listener, address, connections.clone(), faults.clone()));
-        Ok(Self { kubeconfig: wired_kubeconfig, connections, faults, task })
+        let server = control_plane.address();
+        let task = tokio::spawn(accept(listener, server, connections.clone(), faults.clone()));
+        Ok(Self { connections, faults, task })
     }
 
     /// Stops copying on all open connections and keeps them open, as a firewall does that forgot

@@ -43,8 +43,7 @@ async fn under_faults_of_the_connection_a_device_is_flashed_as_often_as_its_atte
     options.periods["imagePullSeconds"] = json!(600);
     options.periods["unschedulableSeconds"] = json!(600);
     let mut testbed = Testbed::start(&options).await?;
-    let wire = Wire::start(&testbed.control_plane.operator_kubeconfig).await?;
-    testbed.control_plane.operator_kubeconfig.clone_from(&wire.kubeconfig);
+    let wire = Wire::start(&mut testbed.control_plane).await?;
     testbed.start_operator().await?;
     more_requests_at_once_than_streams_need_no_other_connection(&testbed, &wire).await?;
     connections_are_cut_during_a_run(&testbed, &wire).await?;

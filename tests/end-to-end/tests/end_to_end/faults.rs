@@ -30,8 +30,7 @@ async fn under_faults_of_the_api_server_a_device_is_flashed_as_often_as_its_atte
     // failure of a device.
     options.periods["unschedulableSeconds"] = json!(60);
     let mut testbed = Testbed::start(&options).await?;
-    let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
-    testbed.control_plane.operator_kubeconfig.clone_from(&proxy.kubeconfig);
+    let proxy = Proxy::start(&mut testbed.control_plane).await?;
     testbed.start_operator().await?;
     every_third_request_is_answered_409(&testbed, &proxy).await?;
     every_third_request_is_answered_429(&testbed, &proxy).await?;

@@ -70,8 +70,7 @@ async fn testbed(devices: usize, addresses: u32) -> anyhow::Result<(Testbed, Pro
         ..Options::default()
     };
     let mut testbed = Testbed::start(&options).await?;
-    let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
-    testbed.control_plane.operator_kubeconfig.clone_from(&proxy.kubeconfig);
+    let proxy = Proxy::start(&mut testbed.control_plane).await?;
     testbed.start_operator().await?;
     Ok((testbed, proxy))
 }

@@ -113,8 +113,7 @@ async fn a_new_leader_uses_the_last_digest_of_the_leader_before_although_its_wat
     testbed.start_operator().await?;
     plugin_where(&testbed, "esp32", "it serves", |status| status.digest.as_ref() == Some(&first))
         .await?;
-    let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
-    testbed.control_plane.operator_kubeconfig.clone_from(&proxy.kubeconfig);
+    let proxy = Proxy::start(&mut testbed.control_plane).await?;
     assert_eq!(testbed.start_operator().await?, 1);
     says(&testbed, "operator-1", 0, "the plugin is ready").await?;
     proxy.on(Action::Answer(500), u32::MAX, |call| {

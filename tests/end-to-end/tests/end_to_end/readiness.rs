@@ -128,8 +128,7 @@ async fn an_operator_that_may_not_write_its_lease_is_not_ready_and_a_standby_is(
 async fn a_forbidden_watch_makes_a_ready_operator_unready_after_thirty_seconds()
 -> anyhow::Result<()> {
     let mut testbed = testbed().await?;
-    let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
-    testbed.control_plane.operator_kubeconfig.clone_from(&proxy.kubeconfig);
+    let proxy = Proxy::start(&mut testbed.control_plane).await?;
     testbed.start_operator().await?;
     readyz(&testbed, 200, &["leader"]).await?;
 
@@ -290,8 +289,7 @@ async fn a_flash_job_that_cannot_be_decoded_is_told_so_in_one_status_write() -> 
 {
     let devices = vec!["esp32:thermo:0.1.0=3".to_owned()];
     let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
-    let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
-    testbed.control_plane.operator_kubeconfig.clone_from(&proxy.kubeconfig);
+    let proxy = Proxy::start(&mut testbed.control_plane).await?;
     let crds: Api<CustomResourceDefinition> = Api::all(testbed.client.clone());
     let name = "flashjobs.application.flashjob.nbfc.io";
     let of_anything = json!([{
