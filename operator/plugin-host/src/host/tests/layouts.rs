@@ -129,6 +129,21 @@ pub(super) async fn obtain(bench: &Bench, path: &Path, rest: &str) -> Result<Ver
     bench.obtain(&format!("oci-layout://{}{rest}", path.display()), PullPolicy::Always).await
 }
 
+/// Returns a bench that trusts layouts with a signature of the first key.
+pub(super) fn bench(keys: &Keys) -> Bench {
+    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]).into_iter();
+    let of_layouts = |entry: TrustEntry| TrustEntry { pattern: "oci-layout/**".into(), ..entry };
+    Bench::new(trust.map(of_layouts).collect())
+}
+
+/// Obtains the component from a folder that is removed afterwards; returns true if it is signed.
+async fn is_signed(bench: &Bench, files: &Files) -> Result<bool, LoadError> {
+    let folder = files.folder(bench.folder.path());
+    let obtained = obtain(bench, &folder, ":0.1.0").await;
+    std::fs::remove_dir_all(folder).expect("removed");
+    obtained.map(|verified| verified.signed())
+}
+
 #[tokio::test]
 async fn a_component_is_read_from_a_folder_an_archive_and_a_packed_one_by_tag_and_by_digest() {
     let (files, digest) = Files::new();
@@ -254,19 +269,11 @@ async fn an_archive_gives_plain_files_alone_and_is_not_read_without_end() {
 async fn signatures_in_a_layout_count_in_both_forms_and_those_of_others_do_not() {
     let keys = Keys::new();
     let (files, digest) = Files::new();
-    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
-    let trust = trust
-        .into_iter()
-        .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
-        .collect();
-    let bench = Bench::new(trust);
+    let bench = bench(&keys);
     let outcome = async |signatures: &[Signature]| {
         let mut files = files.clone();
         signatures.iter().for_each(|signature| files.sign(&digest, signature));
-        let folder = files.folder(bench.folder.path());
-        let obtained = obtain(&bench, &folder, ":0.1.0").await;
-        std::fs::remove_dir_all(folder).expect("removed");
-        obtained.map(|verified| verified.signed()).map_err(|error| error.reason())
+        is_signed(&bench, &files).await.map_err(|error| error.reason())
     };
     assert_eq!(outcome(&[]).await, Err("Unsigned"));
     assert_eq!(outcome(&[keys.simple(0, &digest)]).await, Ok(true));
@@ -279,12 +286,7 @@ async fn signatures_in_a_layout_count_in_both_forms_and_those_of_others_do_not()
 async fn an_index_with_more_manifests_than_are_searched_for_signatures_is_refused() {
     let keys = Keys::new();
     let (files, digest) = Files::new();
-    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
-    let trust = trust
-        .into_iter()
-        .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
-        .collect();
-    let bench = Bench::new(trust);
+    let bench = bench(&keys);
     // The plugin, the others, and the signature as the last entry.
     let outcome = async |others: u32| {
         let mut files = files.clone();
@@ -292,10 +294,7 @@ async fn an_index_with_more_manifests_than_are_searched_for_signatures_is_refuse
             files.add(&number.to_le_bytes(), None);
         }
         files.sign(&digest, &keys.signed_bundle(0, &digest));
-        let folder = files.folder(bench.folder.path());
-        let obtained = obtain(&bench, &folder, ":0.1.0").await;
-        std::fs::remove_dir_all(folder).expect("removed");
-        obtained.map(|verified| verified.signed()).map_err(|error| error.to_string())
+        is_signed(&bench, &files).await.map_err(|error| error.to_string())
     };
     let error = outcome(511).await.expect_err("refused");
     for expected in ["more than 512 manifests", "/layout", "into an empty layout"] {
@@ -325,13 +324,7 @@ async fn what_was_read_from_a_layout_is_there_without_it_unless_it_is_always_ask
     let keys = Keys::new();
     let (mut files, digest) = Files::new();
     files.sign(&digest, &keys.signed_bundle(0, &digest));
-    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
-    let bench = Bench::new(
-        trust
-            .into_iter()
-            .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
-            .collect(),
-    );
+    let bench = bench(&keys);
     let folder = files.folder(bench.folder.path());
     let reference = format!("oci-layout://{}:0.1.0", folder.display());
     bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("obtained");

@@ -2,15 +2,13 @@
 
 use std::path::Path;
 
-use flashjob_artifacts::trust::testing::{BOTH, Keys};
+use flashjob_artifacts::trust::testing::Keys;
 use serde_json::json;
 
-use super::layouts::{COMPONENT, Files, header, obtain};
+use super::layouts::{COMPONENT, Files, bench, header, obtain};
 use super::{Bench, reason};
-use crate::Digest;
-use crate::config::{RequiredKeys, TrustEntry};
 use crate::host::LoadError;
-use crate::{Signature, Verified};
+use crate::{Digest, Signature, Verified};
 
 /// Converts the index to the form that cosign 3.1 writes: kinds instead of names, and no bundles.
 fn saved(mut files: Files) -> Files {
@@ -24,16 +22,6 @@ fn saved(mut files: Files) -> Files {
         true
     });
     files
-}
-
-fn bench(keys: &Keys) -> Bench {
-    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
-    Bench::new(
-        trust
-            .into_iter()
-            .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
-            .collect(),
-    )
 }
 
 /// Obtains the artifact from a folder and from an archive, and returns for each whether it is
