@@ -9,9 +9,20 @@ use jiff::Timestamp;
 
 use super::{Devices, Memory, World};
 use crate::flashjob::observed::{
-    Finish, Identity, Job, JobKey, Observed, Pod, Refused, Report, Service, Sighting,
+    Finish, Holder, Identity, Job, JobKey, Observed, Pod, Refused, Report, Service, Sighting,
 };
 use crate::flashjob::policy::Namespaces;
+
+/// Devices of one job, as far as they are in the caches.
+struct Sightings {
+    /// By their place in the spec. None: the device has a result, and no other uid of the spec is
+    /// the same device.
+    devices: Vec<Option<Sighting>>,
+    /// Other holders of these devices.
+    holders: HashMap<Identity, Holder>,
+    /// True if a device that has no result appears as two Instances.
+    has_duplicates: bool,
+}
 
 impl World {
     /// Takes the snapshot of one job. None: there is no such job.
@@ -34,57 +45,12 @@ impl World {
         let kept_addresses = self.kept_addresses(&job, now);
         let firmware_trust = self.trust_of(&job);
         let rollout_lacks_results = self.rollout_lacks_results(&job);
+        let Sightings { devices, holders, has_duplicates } = self.sight_devices(&job, now);
         let memory = self.memory.entry(key.clone()).or_default();
         memory.mark_leaving(&mut services);
         // The run is stored before the first Pod is created, and so before the budget.
         if job.status.run.is_none() {
             memory.is_protected.get_or_insert(false);
-        }
-        let mut devices = vec![None; job.uids().len()];
-        let mut holders = HashMap::new();
-        let mut has_duplicates = false;
-        if let Ok(spec) = &job.spec {
-            // Results of another run do not count, so all devices are looked up.
-            let again = !job.same_run();
-            let mut text = String::new();
-            for (place, uid) in spec
-                .uuid
-                .iter()
-                .enumerate()
-                .filter(|(place, _)| again || job.finishes()[*place].is_none())
-            {
-                let sighting =
-                    sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
-                if let Sighting::Seen(instance) = &sighting {
-                    let overriding = spec.host_endpoint.as_deref();
-                    // `is_locked` looks at the identities of the Instance alone, among which an
-                    // overriding endpoint is not. Most devices are free, and then nothing is
-                    // copied.
-                    if overriding.is_some() || self.locks.is_locked(instance, &mut text) {
-                        let held = instance.identities(overriding).into_iter();
-                        holders.extend(held.filter_map(|identity| {
-                            self.locks.holder(&identity, key, uid).map(|holder| (identity, holder))
-                        }));
-                    }
-                    has_duplicates |= self.devices.has_duplicate(instance);
-                }
-                devices[place] = Some(sighting);
-            }
-            if let Some(endpoint) = &spec.host_endpoint {
-                forbid_foreign_override(
-                    &mut devices,
-                    &self.devices,
-                    &self.rules.namespaces,
-                    &job,
-                    endpoint,
-                );
-            }
-            // With duplicates, the other uid of a device may already have its result.
-            for (place, uid) in spec.uuid.iter().enumerate().filter(|_| has_duplicates) {
-                devices[place].get_or_insert_with(|| {
-                    sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now)
-                });
-            }
         }
         memory.note(&job, &pods, &services, &devices, now);
         memory.has_reported_failing_steps |= !memory.failing_steps.is_empty();
@@ -154,6 +120,58 @@ impl World {
             rollout_lacks_results,
             report: Report::Now,
         })
+    }
+
+    /// Finds the devices of a job that have no result, and the holders of those that are locked.
+    fn sight_devices(&mut self, job: &Job, now: Timestamp) -> Sightings {
+        let mut devices = vec![None; job.uids().len()];
+        let mut holders = HashMap::new();
+        let mut has_duplicates = false;
+        let Ok(spec) = &job.spec else {
+            return Sightings { devices, holders, has_duplicates };
+        };
+        let memory = self.memory.entry(job.key.clone()).or_default();
+        // Results of another run do not count, so all devices are looked up.
+        let again = !job.same_run();
+        let mut text = String::new();
+        for (place, uid) in spec
+            .uuid
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| again || job.finishes()[*place].is_none())
+        {
+            let sighting = sight(&self.devices, &self.rules.namespaces, job, uid, memory, now);
+            if let Sighting::Seen(instance) = &sighting {
+                let overriding = spec.host_endpoint.as_deref();
+                // `is_locked` looks at the identities of the Instance alone, among which an
+                // overriding endpoint is not. Most devices are free, and then nothing is copied.
+                if overriding.is_some() || self.locks.is_locked(instance, &mut text) {
+                    let held = instance.identities(overriding).into_iter();
+                    holders.extend(held.filter_map(|identity| {
+                        let holder = self.locks.holder(&identity, &job.key, uid);
+                        holder.map(|holder| (identity, holder))
+                    }));
+                }
+                has_duplicates |= self.devices.has_duplicate(instance);
+            }
+            devices[place] = Some(sighting);
+        }
+        if let Some(endpoint) = &spec.host_endpoint {
+            forbid_foreign_override(
+                &mut devices,
+                &self.devices,
+                &self.rules.namespaces,
+                job,
+                endpoint,
+            );
+        }
+        // With duplicates, the other uid of a device may already have its result.
+        for (place, uid) in spec.uuid.iter().enumerate().filter(|_| has_duplicates) {
+            devices[place].get_or_insert_with(|| {
+                sight(&self.devices, &self.rules.namespaces, job, uid, memory, now)
+            });
+        }
+        Sightings { devices, holders, has_duplicates }
     }
 
     /// Digest of the `firmwareTrust` entry that applies to a job with a `firmwarePolicy`.
