@@ -242,6 +242,8 @@ impl Draft<'_> {
         STOPPED.into_iter().find(|reason| flashing && reason.name == name)
     }
 
+    /// Judges an ended attempt: by what the cluster did to its Pod, by the reason for which it was
+    /// stopped, or else by the plugin's verdict.
     fn judge(&mut self, uid: &str, pod: &Pod, ended: &Ended) {
         if ended.reason == ATTACH_REFUSED {
             let message = format!(
@@ -272,40 +274,50 @@ impl Draft<'_> {
         match ended.by {
             EndedBy::InitContainer => {
                 let message = last_lines(&ended.message, SUMMARY_BYTES);
-                return self.give_up_attempt(uid, reason::INIT_CONTAINER_FAILED, &message);
+                self.give_up_attempt(uid, reason::INIT_CONTAINER_FAILED, &message);
             }
             EndedBy::NeverStarted => {
                 let message = format!(
                     "the flash container did not start before the Pod's deadline: {}",
                     without_control_characters(&ended.message)
                 );
-                return self.give_up_attempt(uid, reason::CONTAINER_NOT_STARTED, &message);
+                self.give_up_attempt(uid, reason::CONTAINER_NOT_STARTED, &message);
             }
-            EndedBy::Attempt | EndedBy::Disruption => {}
+            EndedBy::Attempt | EndedBy::Disruption => {
+                match self.observed.answers.judged.get(&pod.uid).cloned() {
+                    Some(answer) => self.judge_by_answer(uid, ended, &answer),
+                    None => self.ask_for_verdict(uid, pod, ended),
+                }
+            }
         }
-        if let Some(answer) = self.observed.answers.judged.get(&pod.uid) {
-            let answer = answer.clone();
-            return match answer.as_ref() {
-                Judged::Asked(Ok(Verdict::Flashed(proof))) => self.flashed(uid, *proof),
-                Judged::Asked(Ok(Verdict::Retry(text))) => {
-                    self.give_up_unless_proven(uid, reason_of(ended), &sentence(text, ended))
-                }
-                // The plugin knows only how the container ended; the version that the device
-                // reports outranks its verdict.
-                Judged::Asked(Ok(Verdict::GiveUp(_))) if self.is_proven(uid) => {
-                    self.flashed(uid, Proof::ReportedVersion)
-                }
-                Judged::Asked(Ok(Verdict::GiveUp(text))) => {
-                    self.fail(uid, reason::GAVE_UP, &sentence(text, ended))
-                }
-                Judged::Gone(_) => self.judge_without_plugin(uid, ended, ""),
-                Judged::Asked(Err(error)) => self.judge_without_plugin(
-                    uid,
-                    ended,
-                    &format!("the plugin failed to judge the Pod: {error}"),
-                ),
-            };
+    }
+
+    /// Judges an attempt by the plugin's answer.
+    fn judge_by_answer(&mut self, uid: &str, ended: &Ended, answer: &Judged) {
+        match answer {
+            Judged::Asked(Ok(Verdict::Flashed(proof))) => self.flashed(uid, *proof),
+            Judged::Asked(Ok(Verdict::Retry(text))) => {
+                self.give_up_unless_proven(uid, reason_of(ended), &sentence(text, ended));
+            }
+            // The plugin knows only how the container ended; the version that the device reports
+            // outranks its verdict.
+            Judged::Asked(Ok(Verdict::GiveUp(_))) if self.is_proven(uid) => {
+                self.flashed(uid, Proof::ReportedVersion);
+            }
+            Judged::Asked(Ok(Verdict::GiveUp(text))) => {
+                self.fail(uid, reason::GAVE_UP, &sentence(text, ended));
+            }
+            Judged::Gone(_) => self.judge_without_plugin(uid, ended, ""),
+            Judged::Asked(Err(error)) => self.judge_without_plugin(
+                uid,
+                ended,
+                &format!("the plugin failed to judge the Pod: {error}"),
+            ),
         }
+    }
+
+    /// Asks the plugin for its verdict on an ended Pod.
+    fn ask_for_verdict(&mut self, uid: &str, pod: &Pod, ended: &Ended) {
         let plugins = self.observed.plugins.clone();
         // A Pod is judged by the digest that described it: an upgraded plugin may give exit codes
         // and messages another meaning.
