@@ -140,28 +140,15 @@ pub async fn carry_out(
                 order.name
             )
         })?;
-        let follow = Follow {
-            until: Until::Done,
-            timeout: deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
-            output: FollowOutput::Lines,
-            all: false,
-        };
         // Somebody may pause or resume the FlashJob meanwhile; the message at a signal says how to
         // continue in its present state.
         let on_change = |job: &FlashJob| {
             goes_on = going_on(job, rest, &order);
             interruption.says(&goes_on);
         };
-        let followed = watch::follow(place, &order.name, follow, on_change).await;
-        // The watch may have opened after somebody replaced the FlashJob by another of the same
-        // name, whose results say nothing about this batch.
-        let followed = followed.and_then(|job| ours(Some(&job), &order, uid).map(|()| job));
+        let followed = follow(place, &order, uid, deadline, on_change).await;
         let job = followed.map_err(|failure| {
-            let failure = match failure.reason {
-                // The FlashJob existed a moment ago.
-                NOT_FOUND => watch::deleted::<FlashJob>(&order.namespace, &order.name),
-                _ => timed_out(failure, &pacing, &goes_on),
-            };
+            let failure = timed_out(failure, &pacing, &goes_on);
             ended(failure, &order, after, remaining_uids.len())
         })?;
         let failed = failed(&job, batch);
@@ -180,26 +167,67 @@ pub async fn carry_out(
             Duration::ZERO => "The next batch follows".to_owned(),
             delay => format!("The next batch follows after {}", duration::in_words(delay)),
         })?;
-        let next = Instant::now() + pacing.delay;
-        // The limit holds in a delay too: a delay of an hour must not outlast a limit of a minute.
-        let next = deadline.map_or(next, |deadline| deadline.min(next));
-        tokio::select! {
-            () = tokio::time::sleep_until(next) => {}
-            // A deletion in the delay would otherwise be noticed only when the next batch is
-            // applied.
-            deletion = watch::wait_until_deleted(place, &order.name, None, None) => {
-                let failure = deletion.err().unwrap_or_else(|| {
-                    watch::deleted::<FlashJob>(&order.namespace, &order.name)
-                });
-                return Err(ended(failure, &order, after, remaining_uids.len()));
-            }
-        }
+        let waited = wait_for_delay(place, &order, pacing.delay, deadline).await;
+        waited.map_err(|failure| ended(failure, &order, after, remaining_uids.len()))?;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let failure = Failure::new(Code::TimedOut, "TimedOut", "");
             return Ok(status::report(&jobs).failing(Some(timed_out(failure, &pacing, &goes_on))));
         }
     }
     Ok(status::report(&jobs))
+}
+
+/// Follows the FlashJob with this uid until it is over, at most until the deadline.
+///
+/// # Errors
+/// The FlashJob was deleted, replaced or changed, or the deadline has passed.
+async fn follow(
+    place: &Place,
+    order: &Order,
+    uid: &str,
+    deadline: Option<Instant>,
+    on_change: impl FnMut(&FlashJob),
+) -> Result<FlashJob, Failure> {
+    let follow = Follow {
+        until: Until::Done,
+        timeout: deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
+        output: FollowOutput::Lines,
+        all: false,
+    };
+    let followed = watch::follow(place, &order.name, follow, on_change).await;
+    let job = followed.map_err(|failure| match failure.reason {
+        // The FlashJob existed a moment ago.
+        NOT_FOUND => watch::deleted::<FlashJob>(&order.namespace, &order.name),
+        _ => failure,
+    })?;
+    // The watch may have opened after somebody replaced the FlashJob by another of the same name,
+    // whose results say nothing about this batch.
+    ours(Some(&job), order, uid)?;
+    Ok(job)
+}
+
+/// Waits for the delay between two batches, at most until the deadline.
+///
+/// # Errors
+/// The FlashJob was deleted in the delay, or cannot be watched.
+async fn wait_for_delay(
+    place: &Place,
+    order: &Order,
+    delay: Duration,
+    deadline: Option<Instant>,
+) -> Result<(), Failure> {
+    let next = Instant::now() + delay;
+    // The limit holds in a delay too: a delay of an hour must not outlast a limit of a minute.
+    let next = deadline.map_or(next, |deadline| deadline.min(next));
+    tokio::select! {
+        () = tokio::time::sleep_until(next) => Ok(()),
+        // A deletion in the delay would otherwise be noticed only when the next batch is applied.
+        deletion = watch::wait_until_deleted(place, &order.name, None, None) => {
+            Err(deletion.err().unwrap_or_else(|| {
+                watch::deleted::<FlashJob>(&order.namespace, &order.name)
+            }))
+        }
+    }
 }
 
 /// Rewords a timeout for the whole command; returns any other failure unchanged.
