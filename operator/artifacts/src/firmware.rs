@@ -163,29 +163,36 @@ pub enum UnverifiedFirmware {
 /// if the policy demands a signature.
 ///
 /// # Errors
-/// No manifest has the signatures, or the registry does not answer.
+/// No manifest has the signatures, one has more of them than are fetched, or the registry does not
+/// answer.
 pub async fn verify(
     source: &mut Source<'_>,
     reference: &Reference,
     trust: &[TrustEntry],
     digests: &[&Digest],
 ) -> Result<bool, UnverifiedFirmware> {
-    let mut refusal = None;
+    let unavailable = |source: RegistryError| UnverifiedFirmware::Signatures {
+        reference: reference.to_string(),
+        source,
+    };
+    let (mut refusal, mut beyond_limit) = (None, None);
     for digest in digests {
         let mut signatures = Vec::new();
         let demanded = entry(reference, trust).and_then(|entry| entry.cosign.as_ref());
         for form in demanded.iter().flat_map(|cosign| &cosign.forms) {
-            let answer = source.signatures(digest, *form).await;
-            signatures.extend(answer.map_err(|source| UnverifiedFirmware::Signatures {
-                reference: reference.to_string(),
-                source,
-            })?);
+            let answer = source.signatures(digest, *form).await.map_err(unavailable)?;
+            signatures.extend(answer.fetched);
+            beyond_limit = beyond_limit.or(answer.beyond_limit);
         }
         match trust::check(reference, digest, trust, false, &signatures) {
             Ok(signed) => return Ok(signed),
             // The refusal of the index is reported, because that is what people sign.
             Err(error) => refusal = refusal.or(Some(error)),
         }
+    }
+    // A signature that was not fetched may be the required one.
+    if let Some(error) = beyond_limit {
+        return Err(unavailable(error));
     }
     refusal.map_or(Ok(false), |source| {
         Err(UnverifiedFirmware::Trust { reference: reference.to_string(), source })

@@ -36,5 +36,5 @@ pub use registry::{Layer, MANIFEST_BYTES, RegistryError, Repository, image_manif
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use source::fuzzing;
-pub use source::{Source, places};
+pub use source::{Signatures, Source, places};
 pub use trust::{Attached, Signature, TrustError, Unverified, Verified};

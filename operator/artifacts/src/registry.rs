@@ -7,6 +7,7 @@
 
 mod answer;
 mod challenge;
+mod claim;
 mod client;
 mod download;
 mod error;
@@ -29,10 +30,13 @@ use crate::config::RegistryConfig;
 use crate::credentials::api_host;
 use crate::{Credentials, Digest, Logins};
 pub(crate) use answer::{none_if_absent, read};
+pub(crate) use claim::{Claim, PREDICATE, SIMPLE};
 use client::{advice_on_certificate, client};
 pub use error::RegistryError;
 pub(crate) use receive::{Forward, Receive};
-pub(crate) use referrers::{Index, Referrer, SIGNATURE_BYTES, SIGNATURES};
+pub(crate) use referrers::{
+    CANDIDATES, Index, PAGES, Referrer, Referrers, SIGNATURE_BYTES, SIGNATURES,
+};
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
                               application/vnd.docker.distribution.manifest.v2+json, \

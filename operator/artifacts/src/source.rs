@@ -10,13 +10,14 @@ mod signatures;
 
 use tokio::sync::mpsc;
 
-use crate::config::RegistryConfig;
-use crate::registry::{Forward, Layer, Receive, Referrer};
+use crate::config::{RegistryConfig, SignatureForm};
+use crate::registry::{Forward, Layer, Receive, Referrers};
 use crate::{Digest, Logins, Reference, RegistryError};
 use layout::Layout;
 use mirrors::Mirrored;
 pub use mirrors::places;
 pub(crate) use mirrors::split;
+pub use signatures::Signatures;
 
 /// One place that holds artifacts.
 pub struct Source<'a>(Place<'a>);
@@ -118,11 +119,15 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Lists manifests that may be bundles which refer to this manifest.
-    async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+    /// Lists the referrers of this manifest that may be signatures in one form.
+    async fn referrers(
+        &mut self,
+        digest: &Digest,
+        form: SignatureForm,
+    ) -> Result<Referrers, RegistryError> {
         match &mut self.0 {
-            Place::Registry(mirrored) => mirrored.referrers(digest).await,
-            Place::Layout(layout) => layout.referrers(digest).await,
+            Place::Registry(mirrored) => mirrored.referrers(digest, form).await,
+            Place::Layout(layout) => layout.referrers(digest, form).await,
         }
     }
 

@@ -24,6 +24,7 @@ pub use error::TrustError;
 use finding::Finding;
 pub(crate) use identity::SignerRule;
 pub use keyless::Attached;
+pub(crate) use signature::SIGN_PREDICATE;
 pub use signature::{BUNDLE, Signature};
 use signers::Signers;
 

@@ -236,10 +236,13 @@ impl Host {
         let Some(mut remote) = self.remote(source, logins).map_err(failed)? else {
             return Ok(cached);
         };
-        let (mut fetched_signatures, mut broken) = (Vec::new(), None);
+        let (mut fetched_signatures, mut broken, mut beyond_limit) = (Vec::new(), None, None);
         for form in forms {
             match remote.signatures(digest, *form).await {
-                Ok(signatures) => fetched_signatures.extend(signatures),
+                Ok(signatures) => {
+                    fetched_signatures.extend(signatures.fetched);
+                    beyond_limit = beyond_limit.or(signatures.beyond_limit);
+                }
                 Err(error) => broken = broken.or(Some(error)),
             }
             // One form suffices, even if the place cannot be asked for the other one.
@@ -247,8 +250,11 @@ impl Host {
                 break;
             }
         }
-        // A form that could not be fetched may hold the missing signature.
-        if let Some(error) = broken.filter(|_| check(&fetched_signatures).is_err()) {
+        // A form that could not be fetched, or not completely, may hold the missing signature. The
+        // former comes first, as a retry may succeed.
+        if let Some(error) =
+            broken.or(beyond_limit).filter(|_| check(&fetched_signatures).is_err())
+        {
             return Err(failed(error));
         }
         match check(&fetched_signatures) {
@@ -265,8 +271,8 @@ impl Host {
             // count.
             Err(TrustError::Unsigned { .. }) => {
                 for form in every_form().into_iter().filter(|form| !forms.contains(form)) {
-                    fetched_signatures
-                        .extend(remote.signatures(digest, form).await.unwrap_or_default());
+                    let signatures = remote.signatures(digest, form).await.unwrap_or_default();
+                    fetched_signatures.extend(signatures.fetched);
                 }
             }
             Err(_) => {}

@@ -140,6 +140,21 @@ pub enum RegistryError {
         /// The limit.
         limit: usize,
     },
+    /// There are more attachments than are searched for signatures, so it is unknown whether there
+    /// is another signature.
+    #[error(
+        "{what} has at least {number} attachments, but only {limit} are examined, and none of \
+         those suffices; delete attachments that are no longer needed, or copy the artifact to \
+         another place without them and sign it there"
+    )]
+    TooManyAttachments {
+        /// Name of the artifact.
+        what: String,
+        /// Minimum number of its attachments.
+        number: usize,
+        /// The limit, with its unit.
+        limit: String,
+    },
 }
 
 fn asks_to_wait(pause: Option<Duration>) -> String {
@@ -211,6 +226,7 @@ impl RegistryError {
             Self::Form { .. } => "UnexpectedContent",
             Self::Tampered { .. } => "DigestMismatch",
             Self::TooLarge { .. } => "TooLarge",
+            Self::TooManyAttachments { .. } => "TooManyAttachments",
         }
     }
 }

@@ -1,22 +1,29 @@
-//! Lists the referrers of a manifest in its repository. This module does not trust the answers; it
-//! only bounds their size.
+//! Lists the referrers of a manifest in its repository that may be signatures. This module does not
+//! trust the answers; it bounds their size, and says if it read only a part.
+
+use std::collections::BTreeSet;
 
 use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::answer::{none_if_absent, read};
+use super::claim::{Claim, artifact_types};
 use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Digest;
-use crate::trust::BUNDLE;
+use crate::config::SignatureForm;
 
-/// Maximum number of signatures of one manifest that are examined.
+/// Maximum number of signatures of one manifest that are examined in one form.
 pub(crate) const SIGNATURES: usize = 64;
+/// Maximum number of attachments whose manifests are fetched to find signatures in one form. More
+/// than [`SIGNATURES`], because not every list says which of them are signatures; few enough for
+/// the operator's timeout of 60 s.
+pub(crate) const CANDIDATES: usize = 128;
 /// Maximum size of one signature, of the manifest around it, and of one page of a list, in bytes.
 pub(crate) const SIGNATURE_BYTES: usize = 1 << 20;
-/// Media type of a bundle, percent-encoded for a query: a plus sign would mean a space.
-const BUNDLE_IN_QUERY: &str = "application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
-const PAGES: usize = 16;
+/// Maximum number of pages of a list that are read.
+pub(crate) const PAGES: usize = 16;
 
 /// Image index, reduced to its list of referrers.
 #[derive(Deserialize)]
@@ -33,31 +40,70 @@ pub(crate) struct Referrer {
     pub digest: String,
     #[serde(default)]
     pub artifact_type: Option<String>,
+    #[serde(default)]
+    pub annotations: Option<Annotations>,
+}
+
+/// Annotations of a referrer, reduced to [`PREDICATE`](super::claim::PREDICATE).
+#[derive(Clone, Deserialize)]
+pub(crate) struct Annotations {
+    #[serde(default, rename = "dev.sigstore.bundle.predicateType")]
+    predicate: Option<String>,
+}
+
+impl Referrer {
+    fn claim(&self, form: SignatureForm) -> Claim {
+        let annotations = self.annotations.as_ref();
+        let predicate = annotations.and_then(|annotations| annotations.predicate.as_deref());
+        Claim::of(form, self.artifact_type.as_deref(), predicate)
+    }
+}
+
+/// Referrers of a manifest, reduced to those that may be signatures in one form.
+#[derive(Default)]
+pub(crate) struct Referrers {
+    /// Those that are said to be signatures come first; each occurs once.
+    pub candidates: Vec<Referrer>,
+    /// Number of all referrers that were listed, if the list is longer than what is read of it.
+    pub cut_after: Option<usize>,
+}
+
+impl Referrers {
+    /// Selects the candidates of a list.
+    pub fn of(listed: Vec<Referrer>, form: SignatureForm) -> Self {
+        let mut candidates = listed;
+        candidates.retain(|referrer| referrer.claim(form) != Claim::Other);
+        candidates.sort_by_key(|referrer| referrer.claim(form));
+        // A list that changes while its pages are read can have an entry twice.
+        let mut digests = BTreeSet::new();
+        candidates.retain(|referrer| digests.insert(referrer.digest.clone()));
+        Self { candidates, cut_after: None }
+    }
 }
 
 impl Repository<'_> {
-    /// Lists the referrers of a manifest. The artifact type in the list only affects the order:
-    /// some registries put the config's type there, or nothing.
+    /// Lists the referrers of a manifest that may be signatures in one form.
     pub(crate) async fn referrers(
         &mut self,
         digest: &Digest,
-    ) -> Result<Vec<Referrer>, RegistryError> {
-        // Other referrers, such as SBOMs, can outnumber the signatures; the filter keeps them out
-        // of the list.
-        let bundles = format!("referrers/{digest}?artifactType={BUNDLE_IN_QUERY}");
-        let mut listed = self.listed(bundles, digest).await?;
-        // A registry that does not recognize a bundle's type filters the bundle out.
-        if listed.as_ref().is_some_and(Vec::is_empty) {
-            listed = self.listed(format!("referrers/{digest}"), digest).await?;
-        }
-        let mut referrers = match listed {
-            Some(referrers) => referrers,
+        form: SignatureForm,
+    ) -> Result<Referrers, RegistryError> {
+        let path = format!("referrers/{digest}");
+        let Some(mut referrers) = self.listed(&path, digest, form).await? else {
             // The tag is only read if the API is missing: with the API, clients do not write it
             // (section "Pushing Manifests with Subject").
-            None => self.referrers_by_tag(digest).await?,
+            return self.referrers_by_tag(digest, form).await;
         };
-        // Only the first of them are examined, so those that say that they are bundles come first.
-        referrers.sort_by_key(|of| of.artifact_type.as_deref() != Some(BUNDLE));
+        // Others, such as SBOMs, can fill all pages that are read, and the registry's own filter
+        // leaves them out. It cannot replace the whole list, because it also leaves out signatures
+        // whose type the registry has not stored.
+        if referrers.cut_after.is_some() {
+            let kind = in_query(artifact_types(form)[0]);
+            let filtered =
+                self.listed(&format!("{path}?artifactType={kind}"), digest, form).await?;
+            let listed = [filtered.unwrap_or_default().candidates, referrers.candidates].concat();
+            referrers.candidates = Referrers::of(listed, form).candidates;
+        }
         Ok(referrers)
     }
 
@@ -65,14 +111,15 @@ impl Repository<'_> {
     /// None: the registry does not support it.
     async fn listed(
         &mut self,
-        path: String,
+        path: &str,
         digest: &Digest,
-    ) -> Result<Option<Vec<Referrer>>, RegistryError> {
+        form: SignatureForm,
+    ) -> Result<Option<Referrers>, RegistryError> {
         let what = format!("the list of referrers of {digest}");
-        let mut referrers = Vec::new();
-        let mut next = Some(path);
+        let (mut listed, mut candidates) = (0, Vec::new());
+        let mut next = Some(path.to_owned());
         for page in 0..PAGES {
-            let Some(path) = next.take().filter(|_| referrers.len() < SIGNATURES) else { break };
+            let Some(path) = next.take_if(|_| candidates.len() <= CANDIDATES) else { break };
             let outgoing = Outgoing {
                 accept: Some("application/vnd.oci.image.index.v1+json"),
                 ..Outgoing::new(Method::GET, self.url(&path)?)
@@ -92,26 +139,37 @@ impl Repository<'_> {
             let list =
                 serde_json::from_slice(&bytes).ok().and_then(|index: Index| index.manifests);
             match list {
-                Some(list) => referrers.extend(list),
-                // The first page decides whether the API exists; after it, a malformed page may
-                // hide a signature.
-                None if page == 0 => return Ok(None),
+                Some(mut list) => {
+                    listed += list.len();
+                    // Only the candidates are kept, which bounds the memory.
+                    list.retain(|referrer| referrer.claim(form) != Claim::Other);
+                    candidates.extend(list);
+                }
+                // The first page decides whether the API exists. After it, a malformed page may
+                // hide a signature, and so may a malformed entry on the first page.
+                None if page == 0 && !has_entries(&bytes) => return Ok(None),
                 None => return Err(broken_list(&what)),
             }
         }
-        Ok(Some(referrers))
+        let cut_after = next.map(|_| listed);
+        Ok(Some(Referrers { cut_after, ..Referrers::of(candidates, form) }))
     }
 
     /// Reads the referrers' tag (same specification, "Referrers Tag Schema"), for registries
     /// without the API.
-    async fn referrers_by_tag(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+    async fn referrers_by_tag(
+        &mut self,
+        digest: &Digest,
+        form: SignatureForm,
+    ) -> Result<Referrers, RegistryError> {
         let tag = format!("sha256-{}", digest.hex());
         let Some((_, bytes)) =
             none_if_absent(self.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?
         else {
-            return Ok(Vec::new());
+            return Ok(Referrers::default());
         };
-        Ok(read::<Index>(&bytes, &self.what(&tag))?.manifests.unwrap_or_default())
+        let index: Index = read(&bytes, &self.what(&tag))?;
+        Ok(Referrers::of(index.manifests.unwrap_or_default(), form))
     }
 
     /// Returns the path of the list's next page in this repository. A link to anywhere else is an
@@ -159,7 +217,17 @@ fn knows_no_referrers(status: StatusCode) -> bool {
         )
 }
 
+/// Encodes a media type for a query, in which a plus sign would mean a space.
+fn in_query(media_type: &str) -> String {
+    media_type.replace('/', "%2F").replace('+', "%2B")
+}
+
+/// Returns true if this is a list, whatever its entries are.
+fn has_entries(page: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(page).is_ok_and(|page| page["manifests"].is_array())
+}
+
 fn broken_list(what: &str) -> RegistryError {
-    let message = "one of its pages is not a list".to_owned();
+    let message = "one of its pages is not a list of manifests".to_owned();
     RegistryError::Form { what: what.to_owned(), message }
 }

@@ -2,12 +2,13 @@
 
 mod broken;
 mod download;
+mod referrers;
 
 use super::*;
 use crate::Reference;
 use crate::config::SignatureForm;
 use crate::fake_registry::{Answer, Fake, answer, manifest, with};
-use crate::source::Source;
+use crate::source::{Signatures, Source};
 use crate::trust::{BUNDLE, Signature};
 
 fn credentials() -> Credentials {
@@ -228,8 +229,8 @@ async fn changed_bytes_and_an_index_are_refused() {
     assert!(error.contains("index of several images"), "{error}");
 }
 
-/// A registry with one bundle that refers to `subject`, listed by the API after `pages` empty
-/// pages, or else by tag.
+/// A registry with one bundle that refers to `subject`, listed by the API on its second page, or
+/// else by tag.
 async fn with_bundle(subject: Digest, listing: StatusCode, by_tag: bool) -> Fake {
     let referrer = serde_json::json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -261,7 +262,7 @@ async fn with_bundle(subject: Digest, listing: StatusCode, by_tag: bool) -> Fake
         path if path.contains("/referrers/") => with(
             answer(200, r#"{"manifests": []}"#),
             "link",
-            format!("<{path}&page=2>; rel=\"next\""),
+            format!("<{path}?page=2>; rel=\"next\""),
         ),
         path if path == tag && by_tag => answer(200, index.clone()),
         path if path.ends_with(&digest.to_string()) => answer(200, referrer.clone()),
@@ -271,12 +272,23 @@ async fn with_bundle(subject: Digest, listing: StatusCode, by_tag: bool) -> Fake
     .await
 }
 
-async fn bundles(fake: &Fake, subject: &Digest) -> Result<Vec<Signature>, RegistryError> {
+async fn signatures(
+    fake: &Fake,
+    subject: &Digest,
+    form: SignatureForm,
+) -> Result<Signatures, RegistryError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (registries, logins) = ([fake.config()], Logins::none());
     let mut source =
         Source::of(&reference(&fake.host), &registries, &logins)?.expect("a registry");
-    source.signatures(subject, SignatureForm::Bundle).await
+    source.signatures(subject, form).await
+}
+
+/// Returns the bundles of a manifest, which must be all that it has.
+async fn bundles(fake: &Fake, subject: &Digest) -> Result<Vec<Signature>, RegistryError> {
+    let Signatures { fetched, beyond_limit } =
+        signatures(fake, subject, SignatureForm::Bundle).await?;
+    beyond_limit.map_or(Ok(fetched), Err)
 }
 
 #[tokio::test]

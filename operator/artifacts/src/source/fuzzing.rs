@@ -62,8 +62,9 @@ async fn ask(path: &Path, tag_or_digest: &str) -> Outcome {
     let mut counts = Vec::new();
     for form in every_form() {
         let signatures = source.signatures(&digest, form).await.map_err(reason);
-        assert!(signatures.as_ref().map_or(0, Vec::len) <= SIGNATURES, "{signatures:?}");
-        counts.push(signatures.map(|list| list.len()));
+        let count = signatures.map(|signatures| signatures.fetched.len());
+        assert!(count.unwrap_or_default() <= SIGNATURES, "{count:?}");
+        counts.push(count);
     }
     Ok((digest, layer.digest, counts))
 }

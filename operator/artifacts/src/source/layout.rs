@@ -12,9 +12,13 @@ use std::path::{Path, PathBuf};
 use oci_client::manifest::OciImageManifest;
 use serde::Deserialize;
 
+use super::signatures::{refers, signature_layers};
+use crate::config::SignatureForm;
 use crate::reference::LAYOUT;
-use crate::registry::{Index, MANIFEST_BYTES, Referrer, SIGNATURE_BYTES, none_if_absent, read};
-use crate::trust::BUNDLE;
+use crate::registry::{
+    Claim, Index, MANIFEST_BYTES, PREDICATE, Referrer, Referrers, SIGNATURE_BYTES, none_if_absent,
+    read,
+};
 use crate::{Digest, RegistryError};
 use blobs::{REFERRER_BYTES, REFERRERS, blob};
 use files::{Files, Wanted};
@@ -24,8 +28,6 @@ const NAME: &str = "org.opencontainers.image.ref.name";
 const MARKER: &str = "oci-layout";
 const MARKER_BYTES: usize = 4 << 10;
 const INDEX: &str = "index.json";
-/// Media type that tools write if there is no type.
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// Image layout on disk.
 pub(crate) struct Layout {
@@ -69,11 +71,12 @@ impl Entry {
         })
     }
 
-    fn may_be_a_bundle(&self) -> bool {
-        // Some tools omit the artifact type or write the empty one, so only another type excludes
-        // an entry.
-        let kind = matches!(self.artifact_type.as_deref(), None | Some(BUNDLE | EMPTY));
-        kind && usize::try_from(self.size).is_ok_and(|size| size <= REFERRER_BYTES)
+    fn may_be_a_signature(&self, form: SignatureForm) -> bool {
+        let annotations = self.annotations.as_ref();
+        let predicate = annotations.and_then(|annotations| annotations.get(PREDICATE));
+        let claim = Claim::of(form, self.artifact_type.as_deref(), predicate.map(String::as_str));
+        claim != Claim::Other
+            && usize::try_from(self.size).is_ok_and(|size| size <= REFERRER_BYTES)
     }
 }
 
@@ -121,11 +124,15 @@ impl Layout {
         self.blob(&saved, SIGNATURE_BYTES).await.map(Some)
     }
 
-    /// Lists manifests that may be bundles which refer to this manifest: manifests in the index
+    /// Lists the referrers of a manifest that may be signatures in one form: manifests in the index
     /// with this subject, the entries of the referrers' tag, and blobs beside an image that cosign
     /// saved.
-    pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
-        let mut referrers = self.with_subject(digest).await?;
+    pub async fn referrers(
+        &mut self,
+        digest: &Digest,
+        form: SignatureForm,
+    ) -> Result<Referrers, RegistryError> {
+        let mut referrers = self.with_subject(digest, form).await?;
         let tag = format!("sha256-{}", digest.hex());
         if let Some((_, bytes)) = none_if_absent(self.manifest_bytes(&tag, SIGNATURE_BYTES).await)?
         {
@@ -133,19 +140,19 @@ impl Layout {
                 .extend(read::<Index>(&bytes, &self.what(&tag))?.manifests.into_iter().flatten());
         }
         // cosign does not list bundles in the index, so the blobs themselves are searched, too.
-        let mut saved = self.saved_referrers(digest).await?;
-        saved.retain(|blob| referrers.iter().all(|referrer| referrer.digest != blob.digest));
-        referrers.extend(saved);
-        Ok(referrers)
+        referrers.extend(self.saved_referrers(digest, form).await?);
+        Ok(Referrers::of(referrers, form))
     }
 
-    async fn with_subject(&mut self, subject: &Digest) -> Result<Vec<Referrer>, RegistryError> {
-        let candidates = self.index().await?.iter().filter(|entry| entry.may_be_a_bundle());
-        let entries: Vec<(Digest, Entry)> = candidates
-            .filter_map(|entry| Some((entry.digest.parse().ok()?, entry.clone())))
-            .collect();
-        let wanted: Wanted =
-            entries.iter().map(|(digest, _)| (blob(digest), REFERRER_BYTES)).collect();
+    async fn with_subject(
+        &mut self,
+        subject: &Digest,
+        form: SignatureForm,
+    ) -> Result<Vec<Referrer>, RegistryError> {
+        let candidates = self.index().await?.iter().filter(|entry| entry.may_be_a_signature(form));
+        let digests: Vec<Digest> =
+            candidates.filter_map(|entry| entry.digest.parse().ok()).collect();
+        let wanted: Wanted = digests.iter().map(|digest| (blob(digest), REFERRER_BYTES)).collect();
         // The limit bounds the bytes that are read. An omitted manifest could be the signature.
         if wanted.len() > REFERRERS {
             return Err(self.unreadable(&format!(
@@ -154,12 +161,10 @@ impl Layout {
             )));
         }
         let mut manifests = self.files(wanted).await?;
-        let referrers = entries.into_iter().filter(|(digest, _)| {
-            manifests.remove(&blob(digest)).is_some_and(|bytes| refers(&bytes, subject))
+        let referrers = digests.iter().filter(|digest| {
+            manifests.remove(&blob(digest)).is_some_and(|bytes| signs(&bytes, subject, form))
         });
-        Ok(referrers
-            .map(|(_, Entry { digest, artifact_type, .. })| Referrer { digest, artifact_type })
-            .collect())
+        Ok(referrers.map(referrer).collect())
     }
 
     async fn tagged(&mut self, tag: &str) -> Result<Digest, RegistryError> {
@@ -267,10 +272,15 @@ impl Layout {
     }
 }
 
-/// Returns true if these bytes are a manifest with that subject.
-fn refers(bytes: &[u8], subject: &Digest) -> bool {
-    let manifest = serde_json::from_slice::<OciImageManifest>(bytes).ok();
-    manifest
-        .and_then(|manifest| manifest.subject)
-        .is_some_and(|of| of.digest == subject.to_string())
+/// Returns true if these bytes are a manifest with that subject, and with a signature in this form.
+/// Each manifest that is examined later costs another pass through an archive.
+fn signs(bytes: &[u8], subject: &Digest, form: SignatureForm) -> bool {
+    serde_json::from_slice::<OciImageManifest>(bytes).is_ok_and(|manifest| {
+        refers(&manifest, subject) && !signature_layers(&manifest, form).is_empty()
+    })
+}
+
+/// Returns a referrer that was found by its content.
+fn referrer(digest: &Digest) -> Referrer {
+    Referrer { digest: digest.to_string(), artifact_type: None, annotations: None }
 }

@@ -2,8 +2,8 @@
 //! means the same content at every place; a tag means what the first place that has it says. Sends
 //! requests to registries.
 
-use crate::config::RegistryConfig;
-use crate::registry::{Layer, Receive, Referrer, Repository, none_if_absent};
+use crate::config::{RegistryConfig, SignatureForm};
+use crate::registry::{Layer, Receive, Referrers, Repository, none_if_absent};
 use crate::{Digest, Logins, Reference, RegistryError};
 
 /// Repository in the registry itself, and the same repository in its mirrors.
@@ -110,23 +110,30 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// Lists the referrers of a manifest from the first place that has any: a mirror may have only
-    /// the manifest.
-    pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+    /// Lists the referrers of a manifest that may be signatures in one form, from the first place
+    /// that has any: a mirror may have only the manifest.
+    pub async fn referrers(
+        &mut self,
+        digest: &Digest,
+        form: SignatureForm,
+    ) -> Result<Referrers, RegistryError> {
         let mut turn = Turn::default();
         loop {
             let place = &mut self.places[turn.at];
-            let error = match place.referrers(digest).await {
+            let error = match place.referrers(digest, form).await {
                 // Pull-through caches often fetch only what is pulled by name, so their empty list
-                // proves nothing.
-                Ok(referrers) if referrers.is_empty() => {
+                // proves nothing. Neither does a list that was read in part, but the caller must
+                // know that.
+                Ok(referrers)
+                    if referrers.candidates.is_empty() && referrers.cut_after.is_none() =>
+                {
                     place.has_no(&format!("signature of {digest}"))
                 }
                 Ok(referrers) => return Ok(referrers),
                 Err(error) => error,
             };
             if none_if_absent(self.try_next(&mut turn, error))?.is_none() {
-                return Ok(Vec::new());
+                return Ok(Referrers::default());
             }
         }
     }

@@ -1,23 +1,35 @@
 //! Finds the cosign signatures of a manifest in the place that holds it. This module does not
-//! trust the content; it only bounds its size.
+//! trust the content; it bounds its size, and says if there is more than it examines.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use oci_client::manifest::OciImageManifest;
+use oci_client::manifest::{OciDescriptor, OciImageManifest};
 
 use super::{Place, Source};
 use crate::config::SignatureForm;
-use crate::registry::{SIGNATURE_BYTES, SIGNATURES, layer_of, none_if_absent, read};
+use crate::registry::{
+    CANDIDATES, Claim, PAGES, PREDICATE, SIGNATURE_BYTES, SIGNATURES, SIMPLE, layer_of,
+    none_if_absent, read,
+};
 use crate::trust::{Attached, BUNDLE, Signature};
 use crate::{Digest, RegistryError};
 
-const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 /// Prefix of each annotation with a proof of a keyless signature.
 const PROOFS: &str = "dev.sigstore.cosign/";
 
+/// Signatures of a manifest in one form, not verified.
+#[derive(Debug, Default)]
+pub struct Signatures {
+    /// Signatures that were fetched.
+    pub fetched: Vec<Signature>,
+    /// Error to report if the fetched signatures do not suffice: there may be others that were not
+    /// fetched. None: these are all.
+    pub beyond_limit: Option<RegistryError>,
+}
+
 impl Source<'_> {
-    /// Returns all signatures of a manifest in one form. No signature is a valid result; a
+    /// Returns the signatures of a manifest in one form. No signature is a valid result; a
     /// registry that does not answer is an error.
     ///
     /// # Errors
@@ -26,17 +38,21 @@ impl Source<'_> {
         &mut self,
         digest: &Digest,
         form: SignatureForm,
-    ) -> Result<Vec<Signature>, RegistryError> {
-        match form {
-            SignatureForm::Simple => self.simple_signatures(digest).await,
-            SignatureForm::Bundle => self.bundles(digest).await,
+    ) -> Result<Signatures, RegistryError> {
+        if form == SignatureForm::Simple
+            && let Some(signatures) = self.tagged_signatures(digest).await?
+        {
+            return Ok(signatures);
         }
+        self.referring_signatures(digest, form).await
     }
 
-    async fn simple_signatures(
+    /// Returns the signatures under the tag where older versions of cosign keep all simple
+    /// signatures of a manifest; None if there is no such tag.
+    async fn tagged_signatures(
         &mut self,
         digest: &Digest,
-    ) -> Result<Vec<Signature>, RegistryError> {
+    ) -> Result<Option<Signatures>, RegistryError> {
         let tag = format!("sha256-{}.sig", digest.hex());
         let manifest = match &mut self.0 {
             Place::Registry(mirrored) => {
@@ -45,76 +61,38 @@ impl Source<'_> {
             }
             Place::Layout(layout) => layout.simple_signatures(digest, &tag).await?,
         };
-        // Older versions of cosign keep all simple signatures of a manifest under one tag.
-        if let Some(bytes) = manifest {
-            let what = self.what(&tag);
-            return self.signatures_in(&read(&bytes, &what)?, &what).await;
-        }
-        // Newer tools make the manifest with the signatures refer to the signed one.
-        let mut signatures = Vec::new();
-        for (manifest, what) in self.referring(digest).await? {
-            signatures.extend(self.signatures_in(&manifest, &what).await?);
-        }
-        Ok(signatures)
-    }
-
-    /// Returns the simple signatures in the layers of a manifest.
-    async fn signatures_in(
-        &mut self,
-        manifest: &OciImageManifest,
-        what: &str,
-    ) -> Result<Vec<Signature>, RegistryError> {
-        let mut signatures = Vec::new();
-        for layer in
-            manifest.layers.iter().filter(|layer| layer.media_type == SIMPLE).take(SIGNATURES)
-        {
-            let annotation = |name: &str| {
-                layer.annotations.as_ref().and_then(|annotations| annotations.get(name)).cloned()
-            };
-            // cosign stores the signature in an annotation of the layer, and its payload as the
-            // layer.
-            let Some(signature) = annotation(SIGNATURE_ANNOTATION) else { continue };
-            let proof = |name: &str| annotation(&format!("{PROOFS}{name}"));
-            let (certificate, chain) = (proof("certificate"), proof("chain"));
-            let attached = Attached {
-                certificate,
-                chain,
-                bundle: proof("bundle"),
-                timestamp: proof("rfc3161timestamp"),
-            };
-            let payload = self.blob(&layer_of(layer, what, SIGNATURE_BYTES)?).await?;
-            signatures.push(Signature::Simple {
-                payload: STANDARD.encode(payload),
-                signature,
-                attached,
+        let Some(bytes) = manifest else { return Ok(None) };
+        let what = self.what(&tag);
+        let manifest: OciImageManifest = read(&bytes, &what)?;
+        let mut signatures = Signatures::default();
+        if !self.fetch(&manifest, &what, SignatureForm::Simple, &mut signatures.fetched).await? {
+            signatures.beyond_limit = Some(RegistryError::TooManyAttachments {
+                what: self.what(&digest.to_string()),
+                number: signature_layers(&manifest, SignatureForm::Simple).len(),
+                limit: format!("{SIGNATURES} signatures"),
             });
         }
-        Ok(signatures)
+        Ok(Some(signatures))
     }
 
-    async fn bundles(&mut self, digest: &Digest) -> Result<Vec<Signature>, RegistryError> {
-        let mut signatures = Vec::new();
-        for (manifest, what) in self.referring(digest).await? {
-            // Referrers of other kinds, such as SBOMs, are no error; a signature beside them still
-            // counts.
-            let [layer] = manifest.layers.as_slice() else { continue };
-            if layer.media_type != BUNDLE {
-                continue;
-            }
-            let bytes = self.blob(&layer_of(layer, &what, SIGNATURE_BYTES)?).await?;
-            signatures.push(Signature::Bundle(String::from_utf8_lossy(&bytes).into_owned()));
-        }
-        Ok(signatures)
-    }
-
-    /// Returns the manifests that refer to this one, each with its name. The subject in each
-    /// manifest decides, not the list of referrers.
-    async fn referring(
+    /// Returns the signatures in the manifests that refer to this one, as newer tools attach them.
+    /// The subject in each manifest decides, not the list of referrers.
+    async fn referring_signatures(
         &mut self,
         digest: &Digest,
-    ) -> Result<Vec<(OciImageManifest, String)>, RegistryError> {
-        let mut manifests = Vec::new();
-        for referrer in self.referrers(digest).await?.iter().take(SIGNATURES) {
+        form: SignatureForm,
+    ) -> Result<Signatures, RegistryError> {
+        let referrers = self.referrers(digest, form).await?;
+        let number = referrers.candidates.len();
+        let mut signatures = Signatures::default();
+        // The number and the limit that is exceeded.
+        let mut exceeded =
+            referrers.cut_after.map(|listed| (listed, format!("{PAGES} pages of their list")));
+        for (at, referrer) in referrers.candidates.iter().enumerate() {
+            if at == CANDIDATES {
+                exceeded = Some((number, format!("{CANDIDATES} manifests")));
+                break;
+            }
             // A malformed entry is an error: skipping it could drop the only signature.
             let of: Digest = referrer.digest.parse().map_err(|error: crate::InvalidDigest| {
                 RegistryError::Form {
@@ -129,12 +107,91 @@ impl Source<'_> {
             let what = self.what(&name);
             // An index may refer to a manifest too, but it is not a signature.
             let Ok(manifest) = read::<OciImageManifest>(&bytes, &what) else { continue };
-            let refers =
-                manifest.subject.as_ref().is_some_and(|of| of.digest == digest.to_string());
-            if refers {
-                manifests.push((manifest, what));
+            if refers(&manifest, digest)
+                && !self.fetch(&manifest, &what, form, &mut signatures.fetched).await?
+            {
+                // One manifest may hold several simple signatures.
+                let number = number.max(SIGNATURES + 1);
+                exceeded = Some((number, format!("{SIGNATURES} signatures")));
+                break;
             }
         }
-        Ok(manifests)
+        let what = self.what(&digest.to_string());
+        signatures.beyond_limit = exceeded
+            .map(|(number, limit)| RegistryError::TooManyAttachments { what, number, limit });
+        Ok(signatures)
     }
+
+    /// Fetches the signatures in a manifest. Returns false if it has more than may be added.
+    async fn fetch(
+        &mut self,
+        manifest: &OciImageManifest,
+        what: &str,
+        form: SignatureForm,
+        into: &mut Vec<Signature>,
+    ) -> Result<bool, RegistryError> {
+        for layer in signature_layers(manifest, form) {
+            if into.len() == SIGNATURES {
+                return Ok(false);
+            }
+            let bytes = self.blob(&layer_of(layer, what, SIGNATURE_BYTES)?).await?;
+            into.push(match form {
+                SignatureForm::Simple => simple_signature(&bytes, layer),
+                SignatureForm::Bundle => {
+                    Signature::Bundle(String::from_utf8_lossy(&bytes).into_owned())
+                }
+            });
+        }
+        Ok(true)
+    }
+}
+
+/// Returns true if a manifest refers to this one.
+pub(super) fn refers(manifest: &OciImageManifest, subject: &Digest) -> bool {
+    manifest.subject.as_ref().is_some_and(|of| of.digest == subject.to_string())
+}
+
+/// Returns the layers of a manifest with signatures in one form. There are none in other
+/// attachments, such as SBOMs; a signature beside them still counts.
+pub(super) fn signature_layers(
+    manifest: &OciImageManifest,
+    form: SignatureForm,
+) -> Vec<&OciDescriptor> {
+    let layers = manifest.layers.iter();
+    match form {
+        SignatureForm::Simple => layers
+            .filter(|layer| layer.media_type == SIMPLE)
+            .filter(|layer| annotation(layer, SIGNATURE_ANNOTATION).is_some())
+            .collect(),
+        SignatureForm::Bundle => {
+            let annotations = manifest.annotations.as_ref();
+            let predicate = annotations.and_then(|annotations| annotations.get(PREDICATE));
+            // The layer decides what it is, but it does not show whether it is an attestation.
+            let is_attestation =
+                Claim::of(form, None, predicate.map(String::as_str)) == Claim::Other;
+            // A bundle is the only layer of its manifest.
+            let is_bundle = manifest.layers.len() == 1 && !is_attestation;
+            layers.filter(|layer| is_bundle && layer.media_type == BUNDLE).collect()
+        }
+    }
+}
+
+/// Returns the signature that cosign stores in the annotations of a layer, with the layer as its
+/// payload.
+fn simple_signature(payload: &[u8], layer: &OciDescriptor) -> Signature {
+    let proof = |name: &str| annotation(layer, &format!("{PROOFS}{name}")).cloned();
+    Signature::Simple {
+        payload: STANDARD.encode(payload),
+        signature: annotation(layer, SIGNATURE_ANNOTATION).cloned().unwrap_or_default(),
+        attached: Attached {
+            certificate: proof("certificate"),
+            chain: proof("chain"),
+            bundle: proof("bundle"),
+            timestamp: proof("rfc3161timestamp"),
+        },
+    }
+}
+
+fn annotation<'a>(layer: &'a OciDescriptor, name: &str) -> Option<&'a String> {
+    layer.annotations.as_ref()?.get(name)
 }

@@ -21,7 +21,8 @@ const SIMPLE_TYPE: &str = "cosign container image signature";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPES: [&str; 2] =
     ["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"];
-const PREDICATE_TYPE: &str = "https://sigstore.dev/cosign/sign/v1";
+/// Predicate of a statement that asserts nothing but the signature.
+pub(crate) const SIGN_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// Signature as stored in a registry. Untrusted until it has been checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,7 +199,7 @@ fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Findi
     let statement = Statement::read(&payload)?;
     // Attestations such as SBOMs are often signed with other keys, so this comes before the keys:
     // they must not be reported as signatures with a wrong key.
-    if statement.predicate_type != PREDICATE_TYPE {
+    if statement.predicate_type != SIGN_PREDICATE {
         return Ok(Finding::Unrelated);
     }
     if signers.is_empty() {
@@ -241,7 +242,7 @@ fn check_keyless_bundle(
         ));
     }
     let statement = Statement::read(envelope.payload.as_bytes())?;
-    if statement.predicate_type != PREDICATE_TYPE {
+    if statement.predicate_type != SIGN_PREDICATE {
         return Ok(Finding::Unrelated);
     }
     let signed = statement.signed()?;

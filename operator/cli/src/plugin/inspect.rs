@@ -64,6 +64,7 @@ fn json<T>(
             .map(|signature| json!({"form": signature.form()}))
             .collect::<Vec<_>>()
     });
+    let has_all_signatures = published.map(|published| published.has_all_signatures);
     json!({
         "source": source.json(verified),
         "name": info.name,
@@ -80,6 +81,7 @@ fn json<T>(
         },
         "manifest": manifest,
         "signatures": signatures,
+        "hasAllSignatures": has_all_signatures,
     })
 }
 
@@ -140,10 +142,12 @@ fn signatures(published: &Published) -> String {
     let forms: Vec<Value> =
         published.signatures.iter().map(|signature| json!(signature.form())).collect();
     let forms: Vec<&str> = forms.iter().filter_map(Value::as_str).collect();
-    if forms.is_empty() {
-        "none".to_owned()
-    } else {
-        format!("{} ({})", forms.len(), forms.join(", "))
+    let (number, forms) = (forms.len(), forms.join(", "));
+    match (number, published.has_all_signatures) {
+        (0, true) => "none".to_owned(),
+        (0, false) => "unknown: it has more attachments than are examined".to_owned(),
+        (_, true) => format!("{number} ({forms})"),
+        (_, false) => format!("{number} or more ({forms}, …)"),
     }
 }
 

@@ -12,8 +12,10 @@ use crate::{Artifact, Digest, Logins, Reference, RegistryError, Signature, Verif
 pub struct Published {
     /// The manifest, as it is stored.
     pub manifest: Vec<u8>,
-    /// All signatures, in any form. Not verified.
+    /// Signatures, in any form. Not verified.
     pub signatures: Vec<Signature>,
+    /// True if these are all signatures; false if there may be more than are fetched.
+    pub has_all_signatures: bool,
 }
 
 impl Host {
@@ -55,12 +57,14 @@ impl Host {
             return Ok(None);
         };
         let manifest = self.manifest(&mut remote, &digest.to_string(), Some(digest)).await?.bytes;
-        let mut signatures = Vec::new();
+        let (mut signatures, mut has_all_signatures) = (Vec::new(), true);
         // All forms, whatever the policy accepts: authors want to see what is attached.
         for form in every_form() {
-            signatures.extend(remote.signatures(digest, form).await?);
+            let attached = remote.signatures(digest, form).await?;
+            signatures.extend(attached.fetched);
+            has_all_signatures &= attached.beyond_limit.is_none();
         }
-        Ok(Some(Published { manifest, signatures }))
+        Ok(Some(Published { manifest, signatures, has_all_signatures }))
     }
 
     /// Pushes an artifact to a repository under a tag, and returns the digest of its manifest.

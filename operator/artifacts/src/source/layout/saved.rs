@@ -3,7 +3,8 @@
 //! index at all, only among the blobs. Reads files.
 
 use super::blobs::{in_folder, named};
-use super::{Entry, Layout, archive, refers};
+use super::{Entry, Layout, archive, referrer, signs};
+use crate::config::SignatureForm;
 use crate::registry::Referrer;
 use crate::{Digest, RegistryError};
 
@@ -45,10 +46,11 @@ impl Layout {
         self.one(|entry| entry.is_a(SIGNATURES), &image.to_string(), &several).await
     }
 
-    /// Lists the blobs that refer to a saved image.
+    /// Lists the blobs that refer to a saved image and have a signature in one form.
     pub(super) async fn saved_referrers(
         &mut self,
         image: &Digest,
+        form: SignatureForm,
     ) -> Result<Vec<Referrer>, RegistryError> {
         if !self.is_saved(image).await? {
             return Ok(Vec::new());
@@ -60,10 +62,8 @@ impl Layout {
             .await?;
         let referrers = blobs
             .iter()
-            .filter(|(_, bytes)| refers(bytes, image))
+            .filter(|(_, bytes)| signs(bytes, image, form))
             .filter_map(|(name, _)| named(name));
-        Ok(referrers
-            .map(|digest| Referrer { digest: digest.to_string(), artifact_type: None })
-            .collect())
+        Ok(referrers.map(|digest| referrer(&digest)).collect())
     }
 }

@@ -304,6 +304,39 @@ async fn an_index_with_more_manifests_than_are_searched_for_signatures_is_refuse
 }
 
 #[tokio::test]
+async fn a_layout_with_more_signatures_than_are_examined_is_signed_if_one_of_those_is_good() {
+    let keys = Keys::new();
+    let (files, digest) = Files::new();
+    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
+    let trust = trust
+        .into_iter()
+        .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
+        .collect();
+    let bench = Bench::new(trust);
+    let Signature::Bundle(by_another) = keys.signed_bundle(1, &digest) else { panic!("a bundle") };
+    // The number of others before the good signature. Each has another number of spaces at its
+    // end.
+    let outcome = async |others: usize| {
+        let mut files = files.clone();
+        let good = [keys.signed_bundle(0, &digest)];
+        let other =
+            |spaces: usize| Signature::Bundle(format!("{by_another}{}", " ".repeat(spaces)));
+        let signatures = (0..others).map(other).chain(good).chain((others..64).map(other));
+        signatures.for_each(|signature| files.sign(&digest, &signature));
+        let folder = files.folder(bench.folder.path());
+        let obtained = obtain(&bench, &folder, ":0.1.0").await;
+        std::fs::remove_dir_all(folder).expect("removed");
+        obtained.map(|verified| verified.signed())
+    };
+    assert!(outcome(63).await.expect("the last one that is examined"));
+    let error = outcome(64).await.expect_err("it is not examined");
+    assert_eq!(error.reason(), "SignaturesUnavailable", "{error}");
+    for expected in ["/layout@sha256:", "65 attachments, but only 64 signatures"] {
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_layout_is_trusted_by_its_path_and_never_by_what_it_calls_its_content() {
     let (mut files, _) = Files::new();
     files.add(

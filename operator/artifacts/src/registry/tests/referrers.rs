@@ -1,0 +1,326 @@
+//! Manifests with many attachments: signatures are found among them, and where more are attached
+//! than are examined, that is an error and not the absence of a signature.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{RequiredKeys, TrustEntry};
+use crate::firmware::{self, UnverifiedFirmware};
+use crate::trust::testing::{BOTH, Keys};
+
+const SIMPLE_ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+const SBOM: &str = "application/spdx+json";
+
+fn subject() -> Digest {
+    Digest::of(b"manifest")
+}
+
+/// Manifests that are attached to [`subject`], and what the registry has of them.
+#[derive(Default)]
+struct Attachments {
+    /// Entries of the list of referrers.
+    entries: Vec<Value>,
+    /// Manifests and blobs by digest or tag.
+    objects: BTreeMap<String, String>,
+}
+
+impl Attachments {
+    /// Attaches these layers, each with its media type and annotations. The list says this of the
+    /// manifest, and the manifest has the same annotations.
+    fn attach(&mut self, listed: Value, layers: &[(&str, String, Value)]) {
+        let manifest = self.manifest(&listed["annotations"], layers);
+        let (digest, mut entry) = (Digest::of(manifest.as_bytes()), listed);
+        entry["digest"] = json!(digest);
+        self.entries.push(entry);
+        self.objects.insert(digest.to_string(), manifest);
+    }
+
+    fn manifest(&mut self, annotations: &Value, layers: &[(&str, String, Value)]) -> String {
+        let mut descriptors = Vec::new();
+        for (kind, content, annotations) in layers {
+            let digest = Digest::of(content.as_bytes());
+            descriptors.push(json!({
+                "mediaType": kind, "digest": digest, "size": content.len(),
+                "annotations": annotations,
+            }));
+            self.objects.insert(digest.to_string(), content.clone());
+        }
+        json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {
+                "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"),
+                "size": 2,
+            },
+            "layers": descriptors,
+            "annotations": annotations,
+            "subject": {
+                "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject(),
+                "size": 1,
+            },
+        })
+        .to_string()
+    }
+
+    /// Attaches a bundle with this content.
+    fn bundle(&mut self, listed: Value, content: impl Into<String>) {
+        self.attach(listed, &[(BUNDLE, content.into(), Value::Null)]);
+    }
+
+    /// Attaches as many SBOMs, of which the list says this.
+    fn sboms(&mut self, number: usize, listed: &Value) {
+        for number in 0..number {
+            let content = format!("SBOM {number}");
+            self.attach(listed.clone(), &[(SBOM, content, Value::Null)]);
+        }
+    }
+
+    /// Starts a registry that lists all of them on one page.
+    async fn serve(self) -> Fake {
+        let page = page(&self.entries);
+        self.serve_list(move |_| answer(200, page.clone())).await
+    }
+
+    /// Starts a registry that answers requests for the list like this.
+    async fn serve_list(
+        self,
+        list: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static,
+    ) -> Fake {
+        let objects = Arc::new(self.objects);
+        Fake::start(move |_, path, _| {
+            if path.contains("/referrers/") {
+                return list(path);
+            }
+            let name = path.rsplit('/').next().unwrap_or_default();
+            objects.get(name).map_or_else(|| answer(404, ""), |object| answer(200, object.clone()))
+        })
+        .await
+    }
+}
+
+fn page(entries: &[Value]) -> String {
+    json!({"schemaVersion": 2, "manifests": entries}).to_string()
+}
+
+fn simple_layer(number: usize) -> (&'static str, String, Value) {
+    let annotations = json!({"dev.cosignproject.cosign/signature": format!("signature {number}")});
+    (SIMPLE, format!("payload {number}"), annotations)
+}
+
+fn bundle(content: &str) -> Vec<Signature> {
+    vec![Signature::Bundle(content.to_owned())]
+}
+
+/// Returns the message that there are more attachments than are examined.
+fn beyond_limit(signatures: &Signatures) -> String {
+    signatures.beyond_limit.as_ref().expect("there is more").to_string()
+}
+
+#[tokio::test]
+async fn a_bundle_is_found_behind_any_number_of_attachments_that_the_list_says_are_none() {
+    for other in [
+        json!({"artifactType": SBOM}),
+        json!({
+            "artifactType": BUNDLE, "annotations": {PREDICATE: "https://slsa.dev/provenance/v1"},
+        }),
+    ] {
+        let mut attachments = Attachments::default();
+        attachments.sboms(500, &other);
+        attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
+        let fake = attachments.serve().await;
+        assert_eq!(bundles(&fake, &subject()).await.expect("all"), bundle("bundle"), "{other}");
+        assert_eq!(fake.asked().len(), 3, "the list, the manifest and its blob: {other}");
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_is_found_behind_more_attachments_without_a_type_than_signatures_are_examined() {
+    // An old registry says nothing of its attachments, or names the config of each.
+    for nothing in [json!({}), json!({"artifactType": "application/vnd.oci.empty.v1+json"})] {
+        let mut attachments = Attachments::default();
+        attachments.sboms(CANDIDATES - 1, &nothing);
+        attachments.bundle(nothing.clone(), "bundle");
+        let fake = attachments.serve().await;
+        assert_eq!(bundles(&fake, &subject()).await.expect("all"), bundle("bundle"), "{nothing}");
+    }
+}
+
+#[tokio::test]
+async fn more_attachments_that_may_be_signatures_than_are_examined_are_not_the_absence_of_one() {
+    let mut attachments = Attachments::default();
+    attachments.sboms(CANDIDATES + 1, &json!({}));
+    let fake = attachments.serve().await;
+    let signatures =
+        signatures(&fake, &subject(), SignatureForm::Bundle).await.expect("a part of them");
+    assert!(signatures.fetched.is_empty());
+    let message = beyond_limit(&signatures);
+    let artifact = format!("{}/a/b@{}", fake.host, subject());
+    for expected in [artifact.as_str(), "129 attachments", "only 128 manifests", "delete"] {
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn an_attachment_that_is_said_to_be_a_signature_is_examined_before_those_without_a_type() {
+    let mut attachments = Attachments::default();
+    attachments.sboms(CANDIDATES + 1, &json!({}));
+    attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
+    let fake = attachments.serve().await;
+    let signatures =
+        signatures(&fake, &subject(), SignatureForm::Bundle).await.expect("a part of them");
+    assert_eq!(signatures.fetched, bundle("bundle"));
+    assert!(beyond_limit(&signatures).contains("130 attachments"));
+}
+
+#[tokio::test]
+async fn sixty_four_signatures_are_examined_and_one_more_is_said_to_be_too_many() {
+    for (number, is_complete) in [(SIGNATURES, true), (SIGNATURES + 1, false)] {
+        let mut attachments = Attachments::default();
+        for number in 0..number {
+            attachments.bundle(json!({"artifactType": BUNDLE}), format!("bundle {number}"));
+        }
+        let fake = attachments.serve().await;
+        let signatures =
+            signatures(&fake, &subject(), SignatureForm::Bundle).await.expect("a part of them");
+        assert_eq!(signatures.fetched.len(), SIGNATURES);
+        assert_eq!(signatures.beyond_limit.is_none(), is_complete);
+        if !is_complete {
+            let message = beyond_limit(&signatures);
+            assert!(message.contains("65 attachments, but only 64 signatures"), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_simple_signatures_too_only_so_many_are_examined_under_their_tag_or_as_referrers() {
+    let layers: Vec<_> = (0..=SIGNATURES).map(simple_layer).collect();
+    let mut tagged = Attachments::default();
+    let manifest = tagged.manifest(&Value::Null, &layers);
+    tagged.objects.insert(format!("sha256-{}.sig", subject().hex()), manifest);
+    let mut referring = Attachments::default();
+    referring.attach(json!({"artifactType": SIMPLE_ARTIFACT}), &layers);
+    for attachments in [tagged, referring] {
+        let fake = attachments.serve().await;
+        let signatures =
+            signatures(&fake, &subject(), SignatureForm::Simple).await.expect("a part of them");
+        assert_eq!(signatures.fetched.len(), SIGNATURES);
+        let message = beyond_limit(&signatures);
+        assert!(message.contains("65 attachments, but only 64 signatures"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn attachments_in_one_form_do_not_hide_a_signature_in_the_other() {
+    let mut attachments = Attachments::default();
+    attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
+    attachments.attach(json!({"artifactType": SIMPLE_ARTIFACT}), &[simple_layer(0)]);
+    let fake = attachments.serve().await;
+    for form in [SignatureForm::Bundle, SignatureForm::Simple] {
+        let signatures = signatures(&fake, &subject(), form).await.expect("listed");
+        let forms: Vec<_> = signatures.fetched.iter().map(Signature::form).collect();
+        assert_eq!(forms, [form]);
+        assert!(signatures.beyond_limit.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_list_without_end_is_read_in_part_and_what_the_registry_filters_is_read_too() {
+    let mut attachments = Attachments::default();
+    attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
+    let others = vec![json!({"digest": "x", "artifactType": SBOM}); 50];
+    let (filtered, others) = (page(&attachments.entries), page(&others));
+    for does_filter in [true, false] {
+        let (filtered, others) = (filtered.clone(), others.clone());
+        let objects = attachments.objects.clone();
+        let attachments = Attachments { entries: Vec::new(), objects };
+        let fake = attachments.serve_list(move |path| match path {
+            path if does_filter && path.contains("artifactType=") => answer(200, filtered.clone()),
+            path => {
+                let path = path.split('?').next().unwrap_or_default();
+                with(answer(200, others.clone()), "link", format!("<{path}?page>; rel=\"next\""))
+            }
+        });
+        let fake = fake.await;
+        let signatures =
+            signatures(&fake, &subject(), SignatureForm::Bundle).await.expect("a part of them");
+        let expected = if does_filter { bundle("bundle") } else { Vec::new() };
+        assert_eq!(signatures.fetched, expected);
+        let message = beyond_limit(&signatures);
+        assert!(message.contains("800 attachments, but only 16 pages"), "{message}");
+        let query = "artifactType=application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
+        let requests = fake.asked();
+        assert!(requests.iter().any(|(path, _)| path.ends_with(query)), "{requests:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_with_a_malformed_entry_is_an_error_and_not_a_registry_without_lists() {
+    for entry in [json!({}), json!(null), json!({"digest": 1})] {
+        let list = page(&[entry]);
+        let fake = Attachments::default().serve_list(move |_| answer(200, list.clone())).await;
+        let error = bundles(&fake, &subject()).await.expect_err("refused");
+        assert!(matches!(error, RegistryError::Form { .. }), "{error}");
+    }
+}
+
+/// Verifies firmware with this digest. Trust demands a signature by key 0.
+async fn verify(
+    fake: &Fake,
+    keys: &Keys,
+    digests: &[&Digest],
+) -> Result<bool, UnverifiedFirmware> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (registries, logins, reference) = ([fake.config()], Logins::none(), reference(&fake.host));
+    let trust: Vec<TrustEntry> = keys
+        .trust(&BOTH, RequiredKeys::Any, &[0])
+        .into_iter()
+        .map(|entry| TrustEntry { pattern: format!("{}/**", fake.host), ..entry })
+        .collect();
+    let mut source = Source::of(&reference, &registries, &logins)
+        .expect("a configuration")
+        .expect("a registry");
+    firmware::verify(&mut source, &reference, &trust, digests).await
+}
+
+#[tokio::test]
+async fn firmware_with_too_many_signatures_is_trusted_if_a_good_one_is_examined_and_else_unknown()
+{
+    let keys = Keys::new();
+    let signed = |key: usize| {
+        let Signature::Bundle(bundle) = keys.signed_bundle(key, &subject()) else {
+            panic!("a bundle")
+        };
+        bundle
+    };
+    // Each is another text, as each has another number of spaces at its end.
+    let by_others = |attachments: &mut Attachments, number: usize| {
+        let bundle = signed(1);
+        for spaces in 1..=number {
+            let text = format!("{bundle}{}", " ".repeat(spaces));
+            attachments.bundle(json!({"artifactType": BUNDLE}), text);
+        }
+    };
+    let mut first = Attachments::default();
+    first.bundle(json!({"artifactType": BUNDLE}), signed(0));
+    by_others(&mut first, SIGNATURES);
+    let fake = first.serve().await;
+    assert!(verify(&fake, &keys, &[&subject()]).await.expect("signed"));
+
+    let mut last = Attachments::default();
+    by_others(&mut last, SIGNATURES);
+    last.bundle(json!({"artifactType": BUNDLE}), signed(0));
+    let fake = last.serve().await;
+    let error = verify(&fake, &keys, &[&subject()]).await.expect_err("it is unknown");
+    let UnverifiedFirmware::Signatures { source, .. } = &error else { panic!("{error}") };
+    assert!(matches!(source, RegistryError::TooManyAttachments { number: 65, .. }), "{error}");
+    assert!(!source.is_transient(), "somebody has to act");
+    assert!(error.to_string().contains("cannot be fetched"), "{error}");
+
+    let mut all_by_others = Attachments::default();
+    by_others(&mut all_by_others, SIGNATURES);
+    let fake = all_by_others.serve().await;
+    let error = verify(&fake, &keys, &[&subject()]).await.expect_err("refused");
+    assert!(matches!(error, UnverifiedFirmware::Trust { .. }), "{error}");
+}
