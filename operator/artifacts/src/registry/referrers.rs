@@ -175,16 +175,9 @@ impl Repository<'_> {
     /// Returns the path of the list's next page in this repository. A link to anywhere else is an
     /// error.
     fn next_page(&self, headers: &HeaderMap, what: &str) -> Result<Option<String>, RegistryError> {
-        let links = headers.get(LINK).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let next = links
-            .split(',')
-            .find(|link| link.contains("rel=\"next\"") || link.contains("rel=next"));
-        let Some(target) = next
-            .and_then(|link| link.split_once('<')?.1.split_once('>'))
-            .map(|(target, _)| target)
-        else {
-            return Ok(None);
-        };
+        // A link that is overlooked would end the list early, and hide a signature.
+        let mut links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+        let Some(target) = links.find_map(next_link) else { return Ok(None) };
         // The next request carries the credentials, so the link must stay in this repository.
         let refused = || RegistryError::Redirect {
             host: self.host.clone(),
@@ -201,6 +194,16 @@ impl Repository<'_> {
         let rest = rest.ok_or_else(refused)?;
         Ok(Some(url.query().map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}"))))
     }
+}
+
+/// Returns the target of the link to the next page in a Link header (RFC 8288, section 3).
+fn next_link(header: &str) -> Option<&str> {
+    // A comma separates links, but may also occur in a target.
+    header.split('<').filter_map(|link| link.split_once('>')).find_map(|(target, parameters)| {
+        let parameters = parameters.to_ascii_lowercase().replace([' ', '"'], "");
+        let is_next = parameters.split([';', ',']).any(|parameter| parameter == "rel=next");
+        is_next.then_some(target)
+    })
 }
 
 /// Returns true for the statuses with which registries, and proxies in front of them, answer if

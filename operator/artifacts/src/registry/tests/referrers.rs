@@ -256,6 +256,32 @@ async fn a_list_without_end_is_read_in_part_and_what_the_registry_filters_is_rea
 }
 
 #[tokio::test]
+async fn the_next_page_is_found_whatever_else_is_in_the_link_headers() {
+    for links in [
+        vec!["<PATH?last=a,b&n=1>; rel=\"next\""],
+        vec!["<PATH?n=1>;rel=next"],
+        vec!["<PATH?n=1>; title=\"a\"; Rel=Next"],
+        vec!["<PATH?n=0>; rel=\"prev\", <PATH?n=1>; rel=\"next\""],
+        vec!["<PATH?n=0>; rel=\"first\"", "<PATH?n=1>; rel=\"next\""],
+    ] {
+        let mut attachments = Attachments::default();
+        attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
+        let (last, headers) = (page(&attachments.entries), links.clone());
+        let fake = attachments.serve_list(move |path| {
+            if path.contains("n=1") {
+                return answer(200, last.clone());
+            }
+            let first = answer(200, page(&[]));
+            headers
+                .iter()
+                .fold(first, |answer, link| with(answer, "link", link.replace("PATH", path)))
+        });
+        let found = bundles(&fake.await, &subject()).await.expect("listed");
+        assert_eq!(found, bundle("bundle"), "{links:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_list_with_a_malformed_entry_is_an_error_and_not_a_registry_without_lists() {
     for entry in [json!({}), json!(null), json!({"digest": 1})] {
         let list = page(&[entry]);
