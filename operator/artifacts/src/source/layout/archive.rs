@@ -59,20 +59,23 @@ fn look_through(
     let mut archive = tar::Archive::new(unpacked(path)?.take(ARCHIVE_BYTES));
     // Raw: the crate reads long names and other extensions into memory completely, and none of the
     // wanted files needs them.
+    let beyond_limit = |error: &str| {
+        let mebibytes = ARCHIVE_BYTES >> 20;
+        std::io::Error::other(format!("{error}; at most {mebibytes} MiB of it are read"))
+    };
     for entry in archive.entries()?.raw(true) {
-        let entry = entry.map_err(|error| {
-            std::io::Error::other(format!(
-                "{error}; at most {} MiB of it are read",
-                ARCHIVE_BYTES >> 20
-            ))
-        })?;
+        let entry = entry.map_err(|error| beyond_limit(&error.to_string()))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         // Links are skipped, because one could point outside the layout.
         if entry.header().entry_type().is_file()
             && show(name.trim_start_matches("./"), entry)?.is_break()
         {
-            break;
+            return Ok(());
         }
+    }
+    // For the crate, a limit between two entries is the end of the archive. A signature may follow.
+    if archive.into_inner().limit() == 0 {
+        return Err(beyond_limit("the archive is larger than the limit"));
     }
     Ok(())
 }

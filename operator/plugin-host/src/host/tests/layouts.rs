@@ -266,6 +266,26 @@ async fn an_archive_gives_plain_files_alone_and_is_not_read_without_end() {
 }
 
 #[tokio::test]
+async fn an_archive_whose_limit_is_between_two_files_is_not_read_as_if_it_ended_there() {
+    let (files, digest) = Files::new();
+    let bench = Bench::new(unsigned("oci-layout/**"));
+    let path = bench.folder.path().join("large.tar");
+    let mut file = std::fs::File::create(&path).expect("a file");
+    // One file that, with its header, is exactly as long as what is read.
+    let size = (256 << 20) - 512;
+    let mut large = header(size);
+    large.set_path("other").expect("a name");
+    large.set_cksum();
+    file.write_all(large.as_bytes()).expect("written");
+    file.seek(SeekFrom::Current(i64::try_from(size).expect("a size"))).expect("a hole");
+    files.archive(file, "");
+    let error =
+        obtain(&bench, &path, &format!("@{digest}")).await.map(|_| ()).expect_err("refused");
+    assert_eq!(error.reason(), "LayoutUnreadable", "{error}");
+    assert!(error.to_string().contains("256 MiB"), "{error}");
+}
+
+#[tokio::test]
 async fn signatures_in_a_layout_count_in_both_forms_and_those_of_others_do_not() {
     let keys = Keys::new();
     let (files, digest) = Files::new();
