@@ -161,9 +161,35 @@ fn unpacked<'a>(mut layer: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, Unre
     let is_compressed = magic.starts_with(&GZIP);
     let layer = Cursor::new(magic).chain(layer);
     Ok(match is_compressed {
-        true => Box::new(MultiGzDecoder::new(layer).take(UNPACKED_BYTES)),
+        true => Box::new(Bounded { reader: MultiGzDecoder::new(layer), left: UNPACKED_BYTES }),
         false => Box::new(layer),
     })
+}
+
+/// Reader that fails where a limit on its bytes is exceeded. An end of file there would be taken
+/// for the end of the archive, or for a truncated one.
+struct Bounded<R> {
+    reader: R,
+    /// Number of bytes that may still be read.
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 && !buffer.is_empty() {
+            return match self.reader.read(&mut [0])? {
+                0 => Ok(0),
+                _ => Err(io::Error::other(format!(
+                    "it unpacks to more than {} MiB",
+                    UNPACKED_BYTES >> 20
+                ))),
+            };
+        }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.reader.read(&mut buffer[..most])?;
+        self.left -= read as u64;
+        Ok(read)
+    }
 }
 
 /// Byte buffer whose memory is freed while it is read.
@@ -206,5 +232,26 @@ impl Read for Draining {
         let count = self.fill_buf()?.read(buffer)?;
         self.consume(count);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_what_may_be_read_is_an_error_unless_nothing_follows() {
+        let read = |left: u64| {
+            let mut bytes = Vec::new();
+            let mut bounded = Bounded { reader: b"abc".as_slice(), left };
+            bounded.read_to_end(&mut bytes).map(|_| bytes)
+        };
+        for left in [3, 4] {
+            assert_eq!(read(left).expect("read"), b"abc");
+        }
+        for left in [0, 2] {
+            let error = read(left).expect_err("refused").to_string();
+            assert!(error.contains("more than 1024 MiB"), "{error}");
+        }
     }
 }
