@@ -157,7 +157,8 @@ pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
         failed.find_map(|device| Some((device.instance.as_str(), device.message.as_deref()?)))
     };
     lines.extend(reasons("FAILED OR SKIPPED", &status.reasons, example));
-    lines.extend(failed(&status.failed, frame.all));
+    let counts = status.counts.unwrap_or_default();
+    lines.extend(failed(&status.failed, counts.failed + counts.regressed, frame.all));
     lines.join("\n")
 }
 
@@ -298,7 +299,8 @@ fn note(rollout: &FlashRollout, batch: &BatchStatus, run: &str, now: Timestamp) 
     }
 }
 
-fn failed(devices: &[FailedDevice], all: bool) -> Vec<String> {
+/// Returns the failed devices that the status lists, of `total`.
+fn failed(devices: &[FailedDevice], total: u32, all: bool) -> Vec<String> {
     if devices.is_empty() {
         return Vec::new();
     }
@@ -317,9 +319,17 @@ fn failed(devices: &[FailedDevice], all: bool) -> Vec<String> {
         style("FAILED DEVICES").bold().to_string(),
         table(headings, devices[..row_count].iter().map(row)),
     ];
-    if row_count < devices.len() {
-        lines.push(format!("  … and {} more; -o wide shows all", devices.len() - row_count));
-    }
+    // The status lists at most 100.
+    let unlisted = (total as usize).saturating_sub(devices.len());
+    lines.extend(match (devices.len() - row_count, unlisted) {
+        (0, 0) => None,
+        (hidden, 0) => Some(format!("  … and {hidden} more; -o wide shows all")),
+        (0, unlisted) => Some(format!("  … and {unlisted} more, which the status does not list")),
+        (hidden, unlisted) => Some(format!(
+            "  … and {} more; -o wide shows {hidden} of them, the status does not list the others",
+            hidden + unlisted
+        )),
+    });
     lines
 }
 
@@ -385,6 +395,26 @@ mod tests {
         let text = details(&other, frame(1_000));
         let expected = "needs approval for run 0a1b2c; approved for run ffffff";
         assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn failed_devices_that_the_status_does_not_list_are_counted() {
+        let device = |number: usize| FailedDevice {
+            instance: format!("akri-{number}"),
+            batch: "ten".to_owned(),
+            reason: "FlashTimeout".to_owned(),
+            message: None,
+        };
+        let last_line = |listed: usize, total: u32, all: bool| {
+            let devices: Vec<_> = (0..listed).map(device).collect();
+            failed(&devices, total, all).pop().unwrap_or_default()
+        };
+        assert_eq!(last_line(12, 12, false), "  … and 2 more; -o wide shows all");
+        assert!(!last_line(12, 12, true).contains("more"));
+        let expected =
+            "  … and 490 more; -o wide shows 90 of them, the status does not list the others";
+        assert_eq!(last_line(100, 500, false), expected);
+        assert_eq!(last_line(100, 500, true), "  … and 400 more, which the status does not list");
     }
 
     #[test]
