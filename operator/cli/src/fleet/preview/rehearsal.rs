@@ -264,7 +264,9 @@ impl<'a> Rehearsal<'a> {
         let mut verdicts: Vec<Verdict> = self.job.spec.uuid.iter().map(verdict).collect();
         // If no device is flashed, no other follows it: all wait for the reason in the status.
         if !verdicts.iter().any(|verdict| verdict.verdict == "flash") {
-            let reason = status.waiting.keys().next();
+            // Of several reasons, the status does not say which device has which.
+            let mut reasons = status.waiting.keys();
+            let reason = reasons.next().filter(|_| reasons.next().is_none());
             for verdict in verdicts.iter_mut().filter(|verdict| verdict.verdict == "follow") {
                 verdict.verdict = "wait";
                 verdict.reason = reason.cloned();
