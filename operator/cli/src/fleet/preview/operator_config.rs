@@ -29,7 +29,7 @@ pub enum Search {
     Found(Found),
     /// The user may not read it; says what, with the API server's message.
     Denied(String),
-    /// It does not exist; says what is missing.
+    /// It does not exist, or is ambiguous; says what is missing.
     Absent(String),
 }
 
@@ -40,8 +40,8 @@ pub enum Search {
 pub async fn find(client: &Client) -> Result<Search, Failure> {
     let deployments: Api<Deployment> = Api::all(client.clone());
     let listed = deployments.list(&ListParams::default().labels(OPERATOR)).await;
-    let deployment = match listed {
-        Ok(listed) => listed.items.into_iter().next(),
+    let deployments = match listed {
+        Ok(listed) => listed.items,
         Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
             let words =
                 format!("No permission to list the operator's Deployment: {}", status.message);
@@ -49,7 +49,18 @@ pub async fn find(client: &Client) -> Result<Search, Failure> {
         }
         Err(error) => return Err(refused("list Deployments", &error)),
     };
-    let Some(place) = deployment.as_ref().and_then(mounted) else {
+    if deployments.len() > 1 {
+        let name = |one: &Deployment| {
+            format!("{}/{}", one.namespace().unwrap_or_default(), one.name_any())
+        };
+        let names: Vec<String> = deployments.iter().map(name).collect();
+        return Ok(Search::Absent(format!(
+            "It is unknown which operator's configuration applies, as there are several \
+             Deployments: {}.",
+            names.join(", ")
+        )));
+    }
+    let Some(place) = deployments.first().and_then(mounted) else {
         let words = "No Deployment of the operator was found in the cluster.";
         return Ok(Search::Absent(words.to_owned()));
     };
@@ -105,4 +116,33 @@ fn copy(map: &ConfigMap, mounted: &str) -> Result<Found, Failure> {
         std::fs::write(&path, text).map_err(|error| unwritable(&path, &error))?;
     }
     Ok(Found { file: folder.path().join(FILE), _folder: folder })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake_api;
+
+    #[tokio::test]
+    async fn of_two_operators_neither_configuration_is_taken() {
+        let place = fake_api::place(|_, _, _| {
+            let deployments = ["one", "two"].map(|namespace| {
+                json!({
+                    "apiVersion": "apps/v1", "kind": "Deployment",
+                    "metadata": {"namespace": namespace, "name": "flashjob-operator"},
+                })
+            });
+            let list = json!({
+                "apiVersion": "apps/v1", "kind": "DeploymentList",
+                "metadata": {"resourceVersion": "1"}, "items": deployments,
+            });
+            Some((StatusCode::OK, list))
+        });
+        let Ok(Search::Absent(words)) = find(&place.client).await else { panic!("one is taken") };
+        let expected = "several Deployments: one/flashjob-operator, two/flashjob-operator.";
+        assert!(words.ends_with(expected), "{words}");
+    }
 }
