@@ -114,8 +114,7 @@ async fn tell(operator: &Operator, cached: &CachedRollout, status: &FlashRollout
     let event = Event {
         type_: if bad { EventType::Warning } else { EventType::Normal },
         reason,
-        // A character has at most four bytes in UTF-8 (RFC 3629).
-        note: Some(message.chars().take(NOTE_BYTES / 4).collect()),
+        note: Some(message[..message.floor_char_boundary(NOTE_BYTES)].to_owned()),
         action: "Roll".to_owned(),
         // The recorder aggregates similar events and keeps only the first note, so each phase has
         // its own resourceVersion.
