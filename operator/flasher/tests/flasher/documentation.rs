@@ -1,5 +1,4 @@
 //! Tests that docs/flasher.md names each option, variable and code.
-#![allow(clippy::expect_used)]
 
 use clap::CommandFactory;
 use flashjob_flasher::arguments::Arguments;

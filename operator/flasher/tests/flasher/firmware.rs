@@ -1,5 +1,4 @@
 //! Tests with registries that have the firmware, have something else, or have untrusted firmware.
-#![allow(clippy::expect_used)]
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! Tests updates over HTTP, with the options that the plugin http-push generates, against servers
 //! that answer as each firmware's documentation says.
-#![allow(clippy::expect_used)]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Tests the flash program against simulated devices, over a network that fails like real ones.
-#![allow(clippy::expect_used)]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Tests the program as a container runs it: exit status, termination message, signals, memory.
-#![allow(clippy::expect_used)]
 
 use std::process::Command;
 

@@ -1,6 +1,5 @@
 //! Tests flashing over a serial port, with the options that the plugin esp-serial generates,
 //! against a chip on a pseudo-terminal that answers as a ROM loader and its stub do.
-#![allow(clippy::expect_used)]
 
 use std::time::{Duration, Instant};
 

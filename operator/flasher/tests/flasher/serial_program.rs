@@ -1,6 +1,5 @@
 //! Tests the program with the variables of the plugin esp-serial: exit status, messages, and
 //! signals during a transfer.
-#![allow(clippy::expect_used)]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -1,6 +1,5 @@
 //! Ends the program at each step of each subcommand, by SIGTERM and by SIGKILL: it reports what
 //! the device has received, and the next attempt flashes the device.
-#![allow(clippy::expect_used)]
 
 mod http_device;
 

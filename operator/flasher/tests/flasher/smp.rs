@@ -1,7 +1,6 @@
 //! Tests updates over SMP, with the options that the plugin mcumgr generates, against a device
 //! with two slots that behaves as MCUboot does: it checks the image, swaps on a restart, and
 //! reverts to its old image unless the new one is confirmed.
-#![allow(clippy::expect_used)]
 
 use std::time::Duration;
 
