@@ -2,6 +2,7 @@
 //! serves manifests, blobs and the referrers of a manifest, and the digest of everything it serves
 //! is checked. A bare file is not such a place.
 
+mod attachment;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod layout;

@@ -29,7 +29,10 @@ pub(crate) enum Claim {
     Signature,
     /// Nothing is said, so its manifest decides.
     Nothing,
-    /// It is something else, such as an SBOM, an attestation, or a signature in another form.
+    /// It has a type that signatures do not have. Its manifest still decides, because a registry may
+    /// put the type of the config there, and clients choose that freely.
+    Unknown,
+    /// It is something else: an attestation, or a signature in another form.
     Other,
 }
 
@@ -38,7 +41,8 @@ impl Claim {
     pub fn of(form: SignatureForm, artifact_type: Option<&str>, predicate: Option<&str>) -> Self {
         let by_type = match artifact_type {
             Some(kind) if artifact_types(form).contains(&kind) => Self::Signature,
-            Some(kind) if !SAY_NOTHING.contains(&kind) => Self::Other,
+            Some(kind) if all_artifact_types().any(|of_other| of_other == kind) => Self::Other,
+            Some(kind) if !SAY_NOTHING.contains(&kind) => Self::Unknown,
             _ => Self::Nothing,
         };
         match predicate.filter(|predicate| !predicate.is_empty()) {
@@ -55,6 +59,12 @@ impl Claim {
     }
 }
 
+/// Returns the artifact types of signatures in all forms.
+fn all_artifact_types() -> impl Iterator<Item = &'static str> {
+    let forms = [SignatureForm::Bundle, SignatureForm::Simple];
+    forms.into_iter().flat_map(artifact_types).copied()
+}
+
 /// Returns the artifact types of signatures in one form; the first is the usual one.
 pub(super) fn artifact_types(form: SignatureForm) -> &'static [&'static str] {
     match form {
@@ -68,13 +78,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_type_excludes_an_attachment_only_if_it_names_something_else() {
+    fn a_type_excludes_an_attachment_only_if_it_is_that_of_another_form() {
         use SignatureForm::{Bundle, Simple};
         for (kind, of_bundle, of_simple) in [
             (BUNDLE, Claim::Signature, Claim::Other),
             (SIMPLE_ARTIFACT, Claim::Other, Claim::Signature),
             (SIMPLE, Claim::Other, Claim::Signature),
-            ("application/spdx+json", Claim::Other, Claim::Other),
+            ("application/spdx+json", Claim::Unknown, Claim::Unknown),
         ] {
             assert_eq!(Claim::of(Bundle, Some(kind), None), of_bundle, "{kind}");
             assert_eq!(Claim::of(Simple, Some(kind), None), of_simple, "{kind}");
@@ -96,6 +106,7 @@ mod tests {
         }
         assert_eq!(Claim::of(Bundle, Some(BUNDLE), Some("")), Claim::Signature);
         assert_eq!(Claim::of(Simple, Some(SIMPLE), slsa), Claim::Signature);
-        assert_eq!(Claim::of(Bundle, Some("text/plain"), Some(SIGN_PREDICATE)), Claim::Other);
+        assert_eq!(Claim::of(Bundle, Some("text/plain"), Some(SIGN_PREDICATE)), Claim::Signature);
+        assert_eq!(Claim::of(Bundle, Some(SIMPLE), Some(SIGN_PREDICATE)), Claim::Other);
     }
 }

@@ -116,10 +116,10 @@ impl Repository<'_> {
         form: SignatureForm,
     ) -> Result<Option<Referrers>, RegistryError> {
         let what = format!("the list of referrers of {digest}");
-        let (mut listed, mut candidates) = (0, Vec::new());
+        let (mut listed, mut likely, mut unknown) = (0, Vec::new(), Vec::new());
         let mut next = Some(path.to_owned());
         for page in 0..PAGES {
-            let Some(path) = next.take_if(|_| candidates.len() <= CANDIDATES) else { break };
+            let Some(path) = next.take_if(|_| likely.len() <= CANDIDATES) else { break };
             let outgoing = Outgoing {
                 accept: Some("application/vnd.oci.image.index.v1+json"),
                 ..Outgoing::new(Method::GET, self.url(&path)?)
@@ -139,11 +139,19 @@ impl Repository<'_> {
             let list =
                 serde_json::from_slice(&bytes).ok().and_then(|index: Index| index.manifests);
             match list {
-                Some(mut list) => {
+                Some(list) => {
                     listed += list.len();
-                    // Only the candidates are kept, which bounds the memory.
-                    list.retain(|referrer| referrer.claim(form) != Claim::Other);
-                    candidates.extend(list);
+                    // Only as many are kept as show that there are too many, which bounds the
+                    // memory.
+                    for referrer in list {
+                        match referrer.claim(form) {
+                            Claim::Signature | Claim::Nothing => likely.push(referrer),
+                            Claim::Unknown if unknown.len() <= CANDIDATES => {
+                                unknown.push(referrer)
+                            }
+                            Claim::Unknown | Claim::Other => {}
+                        }
+                    }
                 }
                 // The first page decides whether the API exists. After it, a malformed page may
                 // hide a signature, and so may a malformed entry on the first page.
@@ -152,7 +160,8 @@ impl Repository<'_> {
             }
         }
         let cut_after = next.map(|_| listed);
-        Ok(Some(Referrers { cut_after, ..Referrers::of(candidates, form) }))
+        likely.append(&mut unknown);
+        Ok(Some(Referrers { cut_after, ..Referrers::of(likely, form) }))
     }
 
     /// Reads the referrers' tag (same specification, "Referrers Tag Schema"), for registries

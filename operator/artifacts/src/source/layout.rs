@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use oci_client::manifest::OciImageManifest;
 use serde::Deserialize;
 
-use super::signatures::{refers, signature_layers};
+use super::attachment::{refers, signature_layers};
 use crate::config::SignatureForm;
 use crate::reference::LAYOUT;
 use crate::registry::{
@@ -75,7 +75,8 @@ impl Entry {
         let annotations = self.annotations.as_ref();
         let predicate = annotations.and_then(|annotations| annotations.get(PREDICATE));
         let claim = Claim::of(form, self.artifact_type.as_deref(), predicate.map(String::as_str));
-        claim != Claim::Other
+        // No registry has changed the types of a layout.
+        matches!(claim, Claim::Signature | Claim::Nothing)
             && usize::try_from(self.size).is_ok_and(|size| size <= REFERRER_BYTES)
     }
 }

@@ -119,20 +119,36 @@ fn beyond_limit(signatures: &Signatures) -> String {
 }
 
 #[tokio::test]
-async fn a_bundle_is_found_behind_any_number_of_attachments_that_the_list_says_are_none() {
-    for other in [
-        json!({"artifactType": SBOM}),
-        json!({
-            "artifactType": BUNDLE, "annotations": {PREDICATE: "https://slsa.dev/provenance/v1"},
-        }),
-    ] {
-        let mut attachments = Attachments::default();
-        attachments.sboms(500, &other);
-        attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
-        let fake = attachments.serve().await;
-        assert_eq!(bundles(&fake, &subject()).await.expect("all"), bundle("bundle"), "{other}");
-        assert_eq!(fake.asked().len(), 3, "the list, the manifest and its blob: {other}");
-    }
+async fn a_bundle_is_found_behind_any_number_of_attestations() {
+    let attestation = json!({
+        "artifactType": BUNDLE, "annotations": {PREDICATE: "https://slsa.dev/provenance/v1"},
+    });
+    let mut attachments = Attachments::default();
+    attachments.sboms(500, &attestation);
+    attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
+    let fake = attachments.serve().await;
+    assert_eq!(bundles(&fake, &subject()).await.expect("all"), bundle("bundle"));
+    assert_eq!(fake.asked().len(), 3, "the list, the manifest and its blob");
+}
+
+#[tokio::test]
+async fn a_bundle_is_found_before_any_number_of_attachments_of_other_types() {
+    let mut attachments = Attachments::default();
+    attachments.sboms(500, &json!({"artifactType": SBOM}));
+    attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
+    let fake = attachments.serve().await;
+    let signatures = signatures(&fake, &subject(), SignatureForm::Bundle).await.expect("listed");
+    assert_eq!(signatures.fetched, bundle("bundle"));
+}
+
+#[tokio::test]
+async fn a_bundle_is_found_although_the_registry_lists_it_by_the_type_of_its_config() {
+    let listed = json!({"artifactType": "application/vnd.example.config.v1+json"});
+    let mut attachments = Attachments::default();
+    attachments.sboms(3, &json!({"artifactType": SBOM}));
+    attachments.bundle(listed, "bundle");
+    let fake = attachments.serve().await;
+    assert_eq!(bundles(&fake, &subject()).await.expect("all"), bundle("bundle"));
 }
 
 #[tokio::test]
@@ -229,7 +245,8 @@ async fn attachments_in_one_form_do_not_hide_a_signature_in_the_other() {
 async fn a_list_without_end_is_read_in_part_and_what_the_registry_filters_is_read_too() {
     let mut attachments = Attachments::default();
     attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
-    let others = vec![json!({"digest": "x", "artifactType": SBOM}); 50];
+    attachments.objects.insert(Digest::of(b"SBOM").to_string(), "SBOM".to_owned());
+    let others = vec![json!({"digest": Digest::of(b"SBOM"), "artifactType": SBOM}); 50];
     let (filtered, others) = (page(&attachments.entries), page(&others));
     for does_filter in [true, false] {
         let (filtered, others) = (filtered.clone(), others.clone());
