@@ -23,6 +23,8 @@ async fn every_field_does_what_its_row_says() -> anyhow::Result<()> {
     let options = Options {
         devices: vec!["esp32:thermo:0.1.0=42".into()],
         addresses: 42,
+        // As real ones: an attempt that a deadline must end must not end by itself before.
+        flasher_callback_timeout_ms: 60_000,
         ..Options::default()
     };
     let mut testbed = Testbed::start(&options).await?;
