@@ -8,10 +8,11 @@ CACHE ?= $(CURDIR)/target/plugin-cache
 BENCH ?= quick
 BENCH_OPTIONS ?=
 FUZZ_SECONDS ?= 60
+RUNS ?= 20
 FORCE ?=
 NODE ?= played
 
-.PHONY: help demo demo-up demo-down test test-node bench nightly fuzz lint deny generate sessions build plugins install uninstall deploy undeploy build-installer helm-package run check-tools install-cli docker-build docker-push docker-buildx
+.PHONY: help demo demo-up demo-down test test-node bench nightly soak fuzz lint deny generate sessions build plugins install uninstall deploy undeploy build-installer helm-package run check-tools install-cli docker-build docker-push docker-buildx
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,8 +49,12 @@ test-node: build plugins ## Run all tests on a real node: installations, and how
 
 nightly: build plugins ## Kill the operator at random moments and look for broken rules, many times: make nightly [FLASHJOB_RANDOM_KILLS=100] [PROPTEST_CASES=2000].
 	tests/control-plane/build.sh >/dev/null
-	FLASHJOB_RANDOM_KILLS=$${FLASHJOB_RANDOM_KILLS:-100} cargo test -p flashjob-end-to-end kills:: -- --nocapture
+	FLASHJOB_RANDOM_KILLS=$${FLASHJOB_RANDOM_KILLS:-100} cargo test --workspace --test end_to_end kills:: -- --nocapture
 	PROPTEST_CASES=$${PROPTEST_CASES:-2000} PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(date +%s)} cargo test --workspace --lib -- plan::tests::properties rollout::tests::properties
+
+soak: build plugins ## Run the end-to-end tests many times beside a program that keeps every processor busy: make soak [RUNS=20]. Needs stress-ng.
+	tests/control-plane/build.sh >/dev/null
+	tests/soak.sh $(RUNS)
 
 fuzz: check-tools ## Feed everything that comes from outside with bytes that lead to new code: make fuzz [FUZZ_SECONDS=60] [FUZZ_TARGETS="reference answer"].
 	tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
@@ -77,7 +82,7 @@ generate: ## Make what is made from the code: CustomResourceDefinitions, rights,
 
 sessions: build plugins ## Record docs/kubectl-flashjob-sessions.md anew from the program.
 	tests/control-plane/build.sh >/dev/null
-	FLASHJOB_RECORD=1 cargo test -p flashjob-cli sessions::
+	FLASHJOB_RECORD=1 cargo test --workspace --test cli sessions::
 
 # Images. CONTAINER_TOOL is docker, podman or buildah (default: the first that works here), or layout: an archive, without any of them.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
