@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::answer::{none_if_absent, read};
-use super::claim::{Claim, artifact_types};
+use super::claim::{Claim, PREDICATE, artifact_types};
 use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Digest;
 use crate::config::SignatureForm;
@@ -17,8 +17,7 @@ use crate::config::SignatureForm;
 /// Maximum number of signatures of one manifest that are examined in one form.
 pub(crate) const SIGNATURES: usize = 64;
 /// Maximum number of attachments whose manifests are fetched to find signatures in one form. More
-/// than [`SIGNATURES`], because not every list says which of them are signatures; few enough for
-/// the operator's timeout of 60 s.
+/// than [`SIGNATURES`], because not every list says which of them are signatures.
 pub(crate) const CANDIDATES: usize = 128;
 /// Maximum size of one signature, of the manifest around it, and of one page of a list, in bytes.
 pub(crate) const SIGNATURE_BYTES: usize = 1 << 20;
@@ -40,32 +39,35 @@ pub(crate) struct Referrer {
     pub digest: String,
     #[serde(default)]
     pub artifact_type: Option<String>,
-    #[serde(default)]
-    pub annotations: Option<Annotations>,
+    /// Predicate of the statement in a bundle, from the annotation [`PREDICATE`].
+    #[serde(default, rename = "annotations", deserialize_with = "predicate")]
+    pub predicate: Option<String>,
 }
 
-/// Annotations of a referrer, reduced to [`PREDICATE`](super::claim::PREDICATE).
-#[derive(Clone, Deserialize)]
-pub(crate) struct Annotations {
-    #[serde(default, rename = "dev.sigstore.bundle.predicateType")]
-    predicate: Option<String>,
+/// Reads the predicate from annotations of any form: one that cannot be read says nothing.
+fn predicate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let annotations = Value::deserialize(deserializer)?;
+    Ok(annotations[PREDICATE].as_str().map(str::to_owned))
 }
 
 impl Referrer {
     fn claim(&self, form: SignatureForm) -> Claim {
-        let annotations = self.annotations.as_ref();
-        let predicate = annotations.and_then(|annotations| annotations.predicate.as_deref());
-        Claim::of(form, self.artifact_type.as_deref(), predicate)
+        Claim::of(form, self.artifact_type.as_deref(), self.predicate.as_deref())
     }
 }
 
 /// Referrers of a manifest, reduced to those that may be signatures in one form.
 #[derive(Default)]
 pub(crate) struct Referrers {
-    /// Those that are said to be signatures come first; each occurs once.
+    /// Those that are said to be signatures come first, those of an unknown type last; each occurs
+    /// once.
     pub candidates: Vec<Referrer>,
+    /// Number of those before the ones of an unknown type.
+    pub likely: usize,
     /// Number of all referrers that were listed, if the list is longer than what is read of it.
     pub cut_after: Option<usize>,
+    /// Error of a place whose referrers are not among the candidates.
+    pub incomplete: Option<RegistryError>,
 }
 
 impl Referrers {
@@ -77,7 +79,8 @@ impl Referrers {
         // A list that changes while its pages are read can have an entry twice.
         let mut digests = BTreeSet::new();
         candidates.retain(|referrer| digests.insert(referrer.digest.clone()));
-        Self { candidates, cut_after: None }
+        let likely = candidates.partition_point(|referrer| referrer.claim(form) < Claim::Unknown);
+        Self { candidates, likely, ..Self::default() }
     }
 }
 
@@ -89,22 +92,20 @@ impl Repository<'_> {
         form: SignatureForm,
     ) -> Result<Referrers, RegistryError> {
         let path = format!("referrers/{digest}");
-        let Some(mut referrers) = self.listed(&path, digest, form).await? else {
+        // Others, such as SBOMs, can outnumber the signatures by far, and the registry's own filter
+        // leaves them out.
+        let filter = format!("{path}?artifactType={}", in_query(artifact_types(form)[0]));
+        let mut listed = self.listed(&filter, digest, form).await?;
+        // A registry that has not stored the type of a signature filters the signature out.
+        if listed.as_ref().is_some_and(|referrers| referrers.candidates.is_empty()) {
+            listed = self.listed(&path, digest, form).await?;
+        }
+        match listed {
+            Some(referrers) => Ok(referrers),
             // The tag is only read if the API is missing: with the API, clients do not write it
             // (section "Pushing Manifests with Subject").
-            return self.referrers_by_tag(digest, form).await;
-        };
-        // Others, such as SBOMs, can fill all pages that are read, and the registry's own filter
-        // leaves them out. It cannot replace the whole list, because it also leaves out signatures
-        // whose type the registry has not stored.
-        if referrers.cut_after.is_some() {
-            let kind = in_query(artifact_types(form)[0]);
-            let filtered =
-                self.listed(&format!("{path}?artifactType={kind}"), digest, form).await?;
-            let listed = [filtered.unwrap_or_default().candidates, referrers.candidates].concat();
-            referrers.candidates = Referrers::of(listed, form).candidates;
+            None => self.referrers_by_tag(digest, form).await,
         }
-        Ok(referrers)
     }
 
     /// Requests the list of referrers (OCI distribution specification 1.1, "Listing Referrers").
@@ -116,7 +117,9 @@ impl Repository<'_> {
         form: SignatureForm,
     ) -> Result<Option<Referrers>, RegistryError> {
         let what = format!("the list of referrers of {digest}");
-        let (mut listed, mut likely, mut unknown) = (0, Vec::new(), Vec::new());
+        let (mut likely, mut unknown) = (Vec::new(), Vec::new());
+        // A list that changes while its pages are read can have an entry twice.
+        let mut digests = BTreeSet::new();
         let mut next = Some(path.to_owned());
         for page in 0..PAGES {
             let Some(path) = next.take_if(|_| likely.len() <= CANDIDATES) else { break };
@@ -140,10 +143,12 @@ impl Repository<'_> {
                 serde_json::from_slice(&bytes).ok().and_then(|index: Index| index.manifests);
             match list {
                 Some(list) => {
-                    listed += list.len();
                     // Only as many are kept as show that there are too many, which bounds the
                     // memory.
                     for referrer in list {
+                        if !digests.insert(referrer.digest.clone()) {
+                            continue;
+                        }
                         match referrer.claim(form) {
                             Claim::Signature | Claim::Nothing => likely.push(referrer),
                             Claim::Unknown if unknown.len() <= CANDIDATES => {
@@ -159,7 +164,7 @@ impl Repository<'_> {
                 None => return Err(broken_list(&what)),
             }
         }
-        let cut_after = next.map(|_| listed);
+        let cut_after = next.map(|_| digests.len());
         likely.append(&mut unknown);
         Ok(Some(Referrers { cut_after, ..Referrers::of(likely, form) }))
     }

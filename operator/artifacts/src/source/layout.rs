@@ -75,7 +75,7 @@ impl Entry {
         let annotations = self.annotations.as_ref();
         let predicate = annotations.and_then(|annotations| annotations.get(PREDICATE));
         let claim = Claim::of(form, self.artifact_type.as_deref(), predicate.map(String::as_str));
-        // No registry has changed the types of a layout.
+        // The limit on the manifests that are read leaves no room for those of unknown types.
         matches!(claim, Claim::Signature | Claim::Nothing)
             && usize::try_from(self.size).is_ok_and(|size| size <= REFERRER_BYTES)
     }
@@ -283,5 +283,5 @@ fn signs(bytes: &[u8], subject: &Digest, form: SignatureForm) -> bool {
 
 /// Returns a referrer that was found by its content.
 fn referrer(digest: &Digest) -> Referrer {
-    Referrer { digest: digest.to_string(), artifact_type: None, annotations: None }
+    Referrer { digest: digest.to_string(), artifact_type: None, predicate: None }
 }

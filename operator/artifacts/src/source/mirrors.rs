@@ -117,23 +117,33 @@ impl<'a> Mirrored<'a> {
         digest: &Digest,
         form: SignatureForm,
     ) -> Result<Referrers, RegistryError> {
-        let mut turn = Turn::default();
+        let (mut turn, mut others) = (Turn::default(), Vec::new());
         loop {
             let place = &mut self.places[turn.at];
             let error = match place.referrers(digest, form).await {
-                // Pull-through caches often fetch only what is pulled by name, so their empty list
-                // proves nothing. Neither does a list that was read in part, but the caller must
-                // know that.
-                Ok(referrers)
-                    if referrers.candidates.is_empty() && referrers.cut_after.is_none() =>
-                {
+                // Pull-through caches often fetch only what is pulled by name, so a list without
+                // signatures proves nothing, whatever else a cache has attached itself. Neither does
+                // a list that was read in part, but the caller must know that.
+                Ok(referrers) if referrers.likely == 0 && referrers.cut_after.is_none() => {
+                    others.extend(referrers.candidates);
                     place.has_no(&format!("signature of {digest}"))
                 }
-                Ok(referrers) => return Ok(referrers),
+                Ok(referrers) => {
+                    let candidates = [referrers.candidates, others].concat();
+                    let cut_after = referrers.cut_after;
+                    return Ok(Referrers { cut_after, ..Referrers::of(candidates, form) });
+                }
                 Err(error) => error,
             };
-            if none_if_absent(self.try_next(&mut turn, error))?.is_none() {
-                return Ok(Referrers::default());
+            match none_if_absent(self.try_next(&mut turn, error)) {
+                Ok(Some(())) => {}
+                Ok(None) => return Ok(Referrers::of(others, form)),
+                // One of the others may be a signature all the same.
+                Err(error) if !others.is_empty() => {
+                    let incomplete = Some(error);
+                    return Ok(Referrers { incomplete, ..Referrers::of(others, form) });
+                }
+                Err(error) => return Err(error),
             }
         }
     }

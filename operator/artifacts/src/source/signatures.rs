@@ -79,6 +79,7 @@ impl Source<'_> {
         let referrers = self.referrers(digest, form).await?;
         let number = referrers.candidates.len();
         let mut signatures = Signatures::default();
+        let mut unreadable = None;
         // The number and the limit that is exceeded.
         let mut exceeded =
             referrers.cut_after.map(|listed| (listed, format!("{PAGES} pages of their list")));
@@ -96,8 +97,16 @@ impl Source<'_> {
             })?;
             let name = of.to_string();
             // A listed referrer that is missing is an error, too, as it may have been the
-            // signature.
-            let (_, bytes) = self.manifest_bytes(&name, Some(&of), SIGNATURE_BYTES).await?;
+            // signature. One of an unknown type is hardly that, and must not hide those that were
+            // found.
+            let bytes = match self.manifest_bytes(&name, Some(&of), SIGNATURE_BYTES).await {
+                Ok((_, bytes)) => bytes,
+                Err(error) if at >= referrers.likely => {
+                    unreadable.get_or_insert(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let what = self.what(&name);
             // An index may refer to a manifest too, but it is not a signature.
             let Ok(manifest) = read::<OciImageManifest>(&bytes, &what) else { continue };
@@ -112,7 +121,9 @@ impl Source<'_> {
         }
         let what = self.what(&digest.to_string());
         signatures.beyond_limit = exceeded
-            .map(|(number, limit)| RegistryError::TooManyAttachments { what, number, limit });
+            .map(|(number, limit)| RegistryError::TooManyAttachments { what, number, limit })
+            .or(unreadable)
+            .or(referrers.incomplete);
         Ok(signatures)
     }
 

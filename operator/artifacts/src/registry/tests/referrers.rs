@@ -242,33 +242,108 @@ async fn attachments_in_one_form_do_not_hide_a_signature_in_the_other() {
 }
 
 #[tokio::test]
-async fn a_list_without_end_is_read_in_part_and_what_the_registry_filters_is_read_too() {
+async fn a_list_without_end_is_read_in_part_unless_the_registry_filters_it() {
     let mut attachments = Attachments::default();
     attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
-    attachments.objects.insert(Digest::of(b"SBOM").to_string(), "SBOM".to_owned());
-    let others = vec![json!({"digest": Digest::of(b"SBOM"), "artifactType": SBOM}); 50];
-    let (filtered, others) = (page(&attachments.entries), page(&others));
+    let filtered = page(&attachments.entries);
     for does_filter in [true, false] {
-        let (filtered, others) = (filtered.clone(), others.clone());
+        let filtered = filtered.clone();
         let objects = attachments.objects.clone();
         let attachments = Attachments { entries: Vec::new(), objects };
         let fake = attachments.serve_list(move |path| match path {
             path if does_filter && path.contains("artifactType=") => answer(200, filtered.clone()),
             path => {
-                let path = path.split('?').next().unwrap_or_default();
-                with(answer(200, others.clone()), "link", format!("<{path}?page>; rel=\"next\""))
+                let (list, query) = path.split_once('?').unwrap_or((path, ""));
+                let number: usize = query
+                    .rsplit("page=")
+                    .next()
+                    .map_or(0, |page| page.parse().unwrap_or_default());
+                let link = format!("<{list}?page={}>; rel=\"next\"", number + 1);
+                with(answer(200, page(&attestations(number))), "link", link)
             }
         });
         let fake = fake.await;
         let signatures =
             signatures(&fake, &subject(), SignatureForm::Bundle).await.expect("a part of them");
-        let expected = if does_filter { bundle("bundle") } else { Vec::new() };
-        assert_eq!(signatures.fetched, expected);
-        let message = beyond_limit(&signatures);
-        assert!(message.contains("800 attachments, but only 16 pages"), "{message}");
+        if does_filter {
+            assert_eq!(signatures.fetched, bundle("bundle"));
+            assert!(signatures.beyond_limit.is_none());
+        } else {
+            assert_eq!(signatures.fetched, Vec::new());
+            let message = beyond_limit(&signatures);
+            assert!(message.contains("800 attachments, but only 16 pages"), "{message}");
+        }
         let query = "artifactType=application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
         let requests = fake.asked();
         assert!(requests.iter().any(|(path, _)| path.ends_with(query)), "{requests:?}");
+    }
+}
+
+/// Returns the entries of 50 attestations, on a page of this number.
+fn attestations(page: usize) -> Vec<Value> {
+    let entry = |at: usize| {
+        json!({
+            "digest": Digest::of(format!("{page} {at}").as_bytes()), "artifactType": BUNDLE,
+            "annotations": {PREDICATE: "https://slsa.dev/provenance/v1"},
+        })
+    };
+    (0..50).map(entry).collect()
+}
+
+#[tokio::test]
+async fn an_attachment_of_another_type_that_cannot_be_read_does_not_hide_a_bundle() {
+    let mut attachments = Attachments::default();
+    attachments.entries.push(json!({"digest": Digest::of(b"deleted"), "artifactType": SBOM}));
+    attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
+    let fake = attachments.serve().await;
+    let signatures = signatures(&fake, &subject(), SignatureForm::Bundle).await.expect("listed");
+    assert_eq!(signatures.fetched, bundle("bundle"));
+    assert!(signatures.beyond_limit.is_some(), "it may be the signature that is required");
+}
+
+/// Returns the bundles of [`subject`] in a registry with a mirror.
+async fn mirrored(mirror: &Fake, registry: &Fake) -> Result<Signatures, RegistryError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let with_mirror = RegistryConfig { mirrors: vec![mirror.host.clone()], ..registry.config() };
+    let (registries, logins) = ([with_mirror, mirror.config()], Logins::none());
+    let reference = reference(&registry.host);
+    let mut source = Source::of(&reference, &registries, &logins)?.expect("a registry");
+    source.signatures(&subject(), SignatureForm::Bundle).await
+}
+
+#[tokio::test]
+async fn a_mirror_with_only_an_sbom_does_not_prove_that_there_is_no_signature() {
+    let (mut at_mirror, mut at_registry) = (Attachments::default(), Attachments::default());
+    at_mirror.sboms(1, &json!({"artifactType": SBOM}));
+    at_registry.sboms(1, &json!({"artifactType": SBOM}));
+    at_registry.bundle(json!({"artifactType": BUNDLE}), "bundle");
+    let (mirror, registry) = (at_mirror.serve().await, at_registry.serve().await);
+    let signatures = mirrored(&mirror, &registry).await.expect("listed");
+    assert_eq!(signatures.fetched, bundle("bundle"));
+}
+
+#[tokio::test]
+async fn a_bundle_of_an_unknown_type_in_a_mirror_counts_where_the_registry_has_none() {
+    for (status, is_complete) in [(404, true), (403, false)] {
+        let mut at_mirror = Attachments::default();
+        at_mirror.bundle(json!({"artifactType": "application/vnd.example.config"}), "bundle");
+        let mirror = at_mirror.serve().await;
+        let registry = Fake::start(move |_, _, _| answer(status, "")).await;
+        let signatures = mirrored(&mirror, &registry).await.expect("listed");
+        assert_eq!(signatures.fetched, bundle("bundle"), "{status}");
+        assert_eq!(signatures.beyond_limit.is_none(), is_complete, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn annotations_that_no_tool_writes_say_nothing() {
+    for annotations in [json!("text"), json!([1]), json!({PREDICATE: 1}), Value::Null] {
+        let mut attachments = Attachments::default();
+        attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
+        attachments.entries[0]["annotations"] = annotations.clone();
+        let fake = attachments.serve().await;
+        let found = bundles(&fake, &subject()).await.expect("listed");
+        assert_eq!(found, bundle("bundle"), "{annotations}");
     }
 }
 

@@ -24,7 +24,14 @@ pub(super) fn read(path: &Path, limits: &Wanted) -> std::io::Result<Files> {
         // An archive can hold a name twice; the first one counts, so that the search can end
         // early.
         if let Some(limit) = limits.get(name).filter(|_| !files.contains_key(name)) {
-            files.insert(name.to_owned(), bounded(file, name, *limit)?);
+            // The crate ends a file where the archive ends, and half a manifest would not be
+            // recognized as a signature.
+            let size = file.size();
+            let bytes = bounded(file, name, *limit)?;
+            if (bytes.len() as u64) < size {
+                return Err(std::io::Error::other(format!("the archive ends within {name}")));
+            }
+            files.insert(name.to_owned(), bytes);
         }
         Ok(if files.len() == limits.len() {
             ControlFlow::Break(())
