@@ -230,12 +230,11 @@ async fn active_deadline_ends_the_job(case: Case<'_>) -> anyhow::Result<()> {
     .await?;
     case.change(json!({"parallelism": 1, "activeDeadlineSeconds": 1})).await?;
     let status = ended(case.testbed, case.name).await?;
-    case.expect(&status, "DeadlineExceeded", &[1, 0]).await?;
-    assert_eq!(
-        reason_of(&status, &case.devices[1].0).as_deref(),
-        Some("DeadlineExceeded"),
-        "{status:?}"
-    );
+    for (uid, _) in &case.devices {
+        assert_eq!(reason_of(&status, uid).as_deref(), Some("DeadlineExceeded"), "{status:?}");
+    }
+    // The flash program asks a device that does not call back again, so only the second is counted.
+    assert_eq!(case.updates().await?[1], 0, "{status:?}");
     Ok(())
 }
 
