@@ -21,16 +21,16 @@ const SAY_NOTHING: [&str; 7] = [
     "application/vnd.unknown.config.v1+json",
 ];
 
-/// Statement of a list or a manifest about an attachment: a signature in one form, or not. The order
-/// is that in which attachments are examined.
+/// Statement of a list or a manifest about an attachment: a signature in one form, or not. The
+/// order is that in which attachments are examined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Claim {
     /// It is one.
     Signature,
     /// Nothing is said, so its manifest decides.
     Nothing,
-    /// It has a type that signatures do not have. Its manifest still decides, because a registry may
-    /// put the type of the config there, and clients choose that freely.
+    /// It has a type that signatures do not have. Its manifest still decides, because a registry
+    /// may put the type of the config there, and clients choose that freely.
     Unknown,
     /// It is something else: an attestation, or a signature in another form.
     Other,

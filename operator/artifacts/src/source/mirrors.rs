@@ -122,8 +122,8 @@ impl<'a> Mirrored<'a> {
             let place = &mut self.places[turn.at];
             let error = match place.referrers(digest, form).await {
                 // Pull-through caches often fetch only what is pulled by name, so a list without
-                // signatures proves nothing, whatever else a cache has attached itself. Neither does
-                // a list that was read in part, but the caller must know that.
+                // signatures proves nothing, whatever else a cache has attached itself. A list that
+                // was read in part proves nothing either, but the caller must know that.
                 Ok(referrers) if referrers.likely == 0 && referrers.cut_after.is_none() => {
                     others.extend(referrers.candidates);
                     place.has_no(&format!("signature of {digest}"))
