@@ -76,6 +76,9 @@ pub struct Observed {
     pub firmware_trust: Option<String>,
     /// Pods whose creation is in flight and which may already exist: the slot of each, by name.
     pub pods_in_creation: HashMap<String, Option<String>>,
+    /// Pooled Services whose creation is in flight and which may already exist: the pool of each,
+    /// by name.
+    pub services_in_creation: BTreeMap<String, String>,
     /// Pods whose attempts are withdrawn by a status write in flight: they are not created until
     /// it is known whether the write succeeded.
     pub withdrawn: Arc<HashSet<String>>,

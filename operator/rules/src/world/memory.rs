@@ -48,6 +48,8 @@ pub struct Memory {
     pub answers: Arc<Answers>,
     /// Pods whose creation is in flight, by key of the step.
     pub pods_in_creation: HashMap<String, PodInCreation>,
+    /// Pooled Services whose creation is in flight: name and pool, by key of the step.
+    pub services_in_creation: HashMap<String, (String, String)>,
     /// Keys of the questions that a plugin is answering.
     pub asked: HashSet<String>,
     /// Question to the registry about the firmware.
@@ -305,6 +307,11 @@ impl Memory {
         if let Step::CreatePod(pod) = step {
             self.pods_in_creation.insert(key.clone(), PodInCreation::of(pod));
         }
+        if let Step::CreateService(service) = step
+            && let Some(pool) = service.annotations().get(annotation::POOL)
+        {
+            self.services_in_creation.insert(key.clone(), (service.name_any(), pool.clone()));
+        }
         if let Step::DeleteService { uid, .. } = step {
             self.leaving_services.insert(uid.clone(), None);
         }
@@ -388,6 +395,7 @@ impl Memory {
     /// Notes that a step is over, and its outcome known.
     pub fn end(&mut self, step: &str) {
         self.pods_in_creation.remove(step);
+        self.services_in_creation.remove(step);
         self.busy.remove(step);
     }
 }

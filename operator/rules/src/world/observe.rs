@@ -104,6 +104,7 @@ impl World {
                 .values()
                 .map(|pod| (pod.name.clone(), pod.slot.clone()))
                 .collect(),
+            services_in_creation: memory.services_in_creation.values().cloned().collect(),
             withdrawn: memory.withdrawn(&job),
             slot_uses: memory.slot_uses.clone(),
             refusals: memory.refusals(now),

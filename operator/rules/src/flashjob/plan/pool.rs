@@ -19,6 +19,13 @@ impl<'a> Draft<'a> {
     /// Sorts the pooled Services into free and taken ones before any is assigned.
     pub(super) fn sort_pools(&mut self) {
         let observed: &'a Observed = self.observed;
+        // A create without an answer may have succeeded: its Service counts, also when no device
+        // of its pool needs it any more.
+        for (name, pool) in &observed.services_in_creation {
+            if self.service(name).is_none() {
+                self.pools.in_creation.entry(pool).or_default().push(name);
+            }
+        }
         let mut pooled =
             observed.services.iter().filter(|service| service.pool.is_some()).peekable();
         if pooled.peek().is_none() {
@@ -126,16 +133,20 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Name for a new Service, if one more is allowed.
-    fn next_name(&self, pool: &str) -> Option<String> {
-        let most = self.most_in_flight();
-        if self.pools.total + self.pools.new_services.len() >= most {
+    /// Name of a Service of the pool that is being created, or for a new one if one more is
+    /// allowed.
+    fn next_name(&mut self, pool: &str) -> Option<String> {
+        if let Some(name) = self.pools.in_creation.get_mut(pool).and_then(Vec::pop) {
+            return Some(name.to_owned());
+        }
+        let in_creation: usize = self.pools.in_creation.values().map(Vec::len).sum();
+        let total = self.pools.total + in_creation + self.pools.new_services.len();
+        if total >= self.most_in_flight() {
             return None;
         }
         let job = &self.observed.job;
         // One name more than there can be Services, so one of them is free.
-        let mut names = (0..=self.pools.total + self.pools.new_services.len())
-            .map(|index| pool_name(&job.key.name, &job.uid, pool, index));
+        let mut names = (0..=total).map(|index| pool_name(&job.key.name, &job.uid, pool, index));
         names.find(|name| {
             self.service(name).is_none() && !self.pools.new_services.contains_key(name)
         })

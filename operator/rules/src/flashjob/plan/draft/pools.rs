@@ -9,6 +9,9 @@ use crate::flashjob::observed::{Address, AddressWish, Service};
 pub struct Pools<'a> {
     /// Services that no attempt uses, by pool.
     pub free: BTreeMap<&'a str, Vec<&'a Service>>,
+    /// Names of the Services whose creation is in flight and that this plan does not request, by
+    /// pool.
+    pub in_creation: BTreeMap<&'a str, Vec<&'a str>>,
     /// Pools of the Services that this plan creates, by name of the Service.
     pub new_services: HashMap<String, String>,
     /// Devices that found no free Service, by pool.

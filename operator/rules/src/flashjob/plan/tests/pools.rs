@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::fixture::{Case, ESP32, creates_pod, deletes, key};
 use crate::flashjob::observed::Judged;
-use crate::flashjob::plan::Step;
+use crate::flashjob::plan::{Plan, Step};
 
 #[test]
 fn a_slot_is_not_handed_on_right_after_an_attempt_that_was_not_judged_flashed() {
@@ -74,6 +74,20 @@ fn a_pool_that_waits_takes_over_the_place_of_one_that_is_idle() {
     let plan = case.settle();
     assert_eq!(case.stands("b").0, DeviceState::Exposing);
     assert_eq!(deletes(&plan, "service"), 1);
+}
+
+#[test]
+fn a_service_whose_create_has_no_answer_counts_when_its_device_needs_another_pool() {
+    let mut case = Case::new(&["a"], &json!({"parallelism": 1, "exposure": "Pooled"}));
+    let creates =
+        |plan: Plan| plan.steps.into_iter().find(|step| matches!(step, Step::CreateService(_)));
+    let create = creates(case.settle()).expect("a Service to create");
+    case.world.memory.entry(key("job")).or_default().begin(&create);
+    case.device("a", &[("DEVICE", "usb"), ("HOST_ENDPOINT", "10.0.0.0")]);
+    assert!(creates(case.settle()).is_none(), "one more than parallelism allows");
+    case.world.memory.entry(key("job")).or_default().end(&create.key());
+    let other = creates(case.settle()).expect("a Service of the other pool");
+    assert_ne!(other.key(), create.key());
 }
 
 #[test]
