@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use flashjob_api::{DeviceState, Phase, VerifyMode};
+use flashjob_api::{DeviceState, FlashJob, Phase, VerifyMode};
 use jiff::Timestamp;
 use kube_core::ResourceExt;
 
@@ -21,9 +21,8 @@ impl Simulation {
         assert!(flashers.values().all(|count| *count <= 1), "two flashers on one device");
         assert!(self.cluster.created.values().all(|count| *count <= 1), "an attempt had two Pods");
         for (name, job) in &self.cluster.jobs {
-            let parallelism = job.spec.parallelism.unwrap_or(10) as usize;
-            let most = self.most.entry(name.clone()).or_default();
-            *most = (*most).max(parallelism);
+            note_parallelism(&mut self.most, job);
+            let most = &self.most[name];
             let owned = self.cluster.pods.values().filter(|pod| {
                 pod.labels().get(label::APP) == Some(name) && pod.labels().contains_key(label::RUN)
             });
@@ -113,6 +112,14 @@ impl Simulation {
             assert_eq!(new.count(), 0, "a device starts though the failure budget is exceeded");
         }
     }
+}
+
+/// Notes the most devices that a job was ever allowed to have in flight: requests that are in
+/// flight while the spec is changed were planned from the one before.
+pub(super) fn note_parallelism(most: &mut HashMap<String, usize>, job: &FlashJob) {
+    let parallelism = job.spec.parallelism.unwrap_or(10) as usize;
+    let most = most.entry(job.name_any()).or_default();
+    *most = (*most).max(parallelism);
 }
 
 pub(super) fn check_firmware(job: &Job, plan: &Plan) {

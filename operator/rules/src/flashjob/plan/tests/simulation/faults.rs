@@ -4,6 +4,7 @@
 use flashjob_api::{DeviceState, FirmwarePolicy, FlashJob};
 use kube_core::ResourceExt;
 
+use super::checks::note_parallelism;
 use super::{LOUD, Request, Simulation};
 use crate::flashjob::labels::label;
 use crate::flashjob::plan::tests::fixture;
@@ -103,6 +104,7 @@ impl Simulation {
         let names: Vec<String> = self.cluster.jobs.keys().cloned().collect();
         let Some(name) = names.get(self.cluster.dice.below(names.len())) else { return };
         let mut job = self.cluster.jobs[name].clone();
+        note_parallelism(&mut self.most, &job);
         match self.cluster.dice.below(7) {
             0 => job.spec.parallelism = Some(1 + self.cluster.dice.below(4) as i32),
             1 => job.spec.suspend = Some(!job.spec.suspend.unwrap_or(false)),
