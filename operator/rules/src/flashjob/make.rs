@@ -15,5 +15,5 @@ pub(crate) use budget::is_protected;
 pub use name::{attempt_name, slot};
 pub(crate) use name::{budget_name, pool_name};
 pub(crate) use pod::GRACE_SECONDS;
-pub use pod::{check, pod};
+pub use pod::{check, check_image, pod};
 pub use service::service;

@@ -30,6 +30,7 @@ pub fn pod(
     address: Option<&str>,
     policy: &Policy,
 ) -> Result<core::Pod, Denied> {
+    check_image(attempt.flash)?;
     check(attempt, policy)?;
     let (defaults, tolerations) = (&policy.pods, tolerations(&attempt.spec.pod_overrides));
     let overrides = &attempt.spec.pod_overrides;
@@ -86,18 +87,26 @@ pub fn pod(
     })
 }
 
+/// Checks that the image is a reference by the grammar that container runtimes use.
+///
+/// # Errors
+/// It is none.
+pub fn check_image(flash: &FlashPod) -> Result<(), Denied> {
+    let image = &flash.image;
+    if is_image(image) {
+        return Ok(());
+    }
+    Err(Denied(format!(
+        "the flash container's image {image:?} is not a valid image reference; expected \
+         host/path:tag or host/path@sha256:…"
+    )))
+}
+
 /// Checks everything that needs a permission.
 ///
 /// # Errors
 /// Names the denied request, and where it could be granted.
 pub fn check(attempt: &Attempt<'_>, policy: &Policy) -> Result<(), Denied> {
-    let image = &attempt.flash.image;
-    if !is_image(image) {
-        return Err(Denied(format!(
-            "the flash container's image {image:?} is not a valid image reference; expected \
-             host/path:tag or host/path@sha256:…"
-        )));
-    }
     attempt.grants.check(attempt.plugin, attempt.flash)?;
     if attempt.flash.ports.is_empty() && uses_address(attempt.flash) {
         return Err(Denied(format!(

@@ -54,6 +54,8 @@ pub(super) struct Draft<'a> {
     pub plan: Plan,
     /// Findings of the guards on devices without a begun attempt, by the traits they compare.
     pub(super) guarded: HashMap<Traits<'a>, GuardFinding<'a>>,
+    /// Images of flash containers that are valid references.
+    pub(super) valid_images: HashSet<String>,
     pub(super) pools: Pools<'a>,
     pub(super) proven: Proven<'a>,
     /// True if a device of this plan retries a quota that was exhausted.
@@ -93,6 +95,7 @@ impl<'a> Draft<'a> {
             last_endpoint: status.host_endpoint.clone().filter(|_| same_run),
             plan: Plan::default(),
             guarded: HashMap::new(),
+            valid_images: HashSet::new(),
             pools: Pools::default(),
             proven: Proven::of(observed, same_run),
             tried_quota: false,
