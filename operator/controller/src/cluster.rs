@@ -6,6 +6,7 @@ pub mod connection;
 pub mod definitions;
 pub mod installation;
 pub mod leadership;
+pub mod note;
 pub(crate) mod passwords;
 pub mod proxy;
 pub mod read;

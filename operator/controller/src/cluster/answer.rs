@@ -8,6 +8,9 @@ use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
+/// Longest cause of a failed request, in characters.
+const LONGEST_CAUSE: usize = 512;
+
 /// Returns the cause of a failed request in one line; for an error response, the message of its
 /// Status alone.
 #[must_use]
@@ -20,8 +23,14 @@ pub fn in_one_line(error: &kube::Error) -> String {
         kube::Error::Api(status) => status.message.clone(),
         other => with_sources(other),
     };
-    // A proxy may send a whole page, of which the first line is enough.
-    text.lines().next().unwrap_or_default().trim_end().to_owned()
+    // A webhook may give its reasons on the lines after the first.
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let line = lines.join(" ");
+    // A proxy may send a whole page.
+    match line.char_indices().nth(LONGEST_CAUSE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 /// Returns an error with its sources, without repetition: many errors repeat the text of their
@@ -68,8 +77,20 @@ mod tests {
         let refused = Status::failure("pods is forbidden: User \"a\" cannot list", "Forbidden");
         let error = kube::Error::Api(Box::new(refused.with_code(403)));
         assert_eq!(in_one_line(&error), "pods is forbidden: User \"a\" cannot list");
-        let page = Status::failure("<html>\n<body>", "").with_code(502);
-        assert_eq!(in_one_line(&kube::Error::Api(Box::new(page))), "<html>");
+    }
+
+    #[test]
+    fn a_refusal_of_several_lines_keeps_its_reasons_and_a_page_is_cut() {
+        let text = |message: &str| {
+            let status = Status::failure(message, "").with_code(502);
+            in_one_line(&kube::Error::Api(Box::new(status)))
+        };
+        let denial =
+            "admission webhook \"policy\" denied the request: \n\nowner:\n  need-label: no";
+        assert!(text(denial).ends_with("denied the request: owner: need-label: no"));
+        let page = text(&format!("<html>\n{}", "é".repeat(1000)));
+        assert!(page.starts_with("<html> é") && page.ends_with("é…"), "{page}");
+        assert_eq!(page.chars().count(), LONGEST_CAUSE + 1);
     }
 
     #[test]

@@ -10,13 +10,12 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
+use crate::cluster::note::{NOTE_BYTES, shortened};
 use crate::flashjob::transitions::{JobTransition, Transitions};
 
 /// Number of failed devices of a run that have an event of their own; one more event says where
 /// the others are listed.
 const NAMED: usize = 10;
-/// Longest note of an event that the API server accepts, in bytes.
-const NOTE_BYTES: usize = 1024;
 
 /// Returns a reference to the FlashJob, which the events are about.
 #[must_use]
@@ -156,7 +155,7 @@ fn event(
     note: String,
     related: Option<ObjectReference>,
 ) -> Event {
-    let note = shortened(&note, NOTE_BYTES).to_owned();
+    let note = shortened(&note, NOTE_BYTES);
     Event {
         type_: kind,
         reason: reason.to_owned(),
@@ -164,11 +163,6 @@ fn event(
         action: action.to_owned(),
         secondary: related,
     }
-}
-
-/// Returns the beginning of a text, at most this many bytes.
-fn shortened(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
 }
 
 #[cfg(test)]

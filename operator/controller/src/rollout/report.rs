@@ -17,6 +17,7 @@ use kube::{Api, Resource};
 use serde_json::json;
 
 use crate::cluster::answer::{by_name, in_one_line};
+use crate::cluster::note::{NOTE_BYTES, shortened};
 use crate::cluster::read::Guarded;
 use crate::cluster::watch;
 use crate::flashjob::report::{WriteOutcome, difference};
@@ -24,8 +25,6 @@ use crate::operator::Operator;
 
 /// Pause after a failed write.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
-/// Longest note of an event that the API server accepts, in bytes.
-const NOTE_BYTES: usize = 1024;
 
 /// Stores a status that was planned from `cached`.
 pub async fn write(
@@ -114,7 +113,7 @@ async fn tell(operator: &Operator, cached: &CachedRollout, status: &FlashRollout
     let event = Event {
         type_: if bad { EventType::Warning } else { EventType::Normal },
         reason,
-        note: Some(message[..message.floor_char_boundary(NOTE_BYTES)].to_owned()),
+        note: Some(shortened(message, NOTE_BYTES)),
         action: "Roll".to_owned(),
         // The recorder aggregates similar events and keeps only the first note, so each phase has
         // its own resourceVersion.

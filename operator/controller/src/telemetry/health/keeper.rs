@@ -12,10 +12,9 @@ use tokio::sync::{mpsc, watch};
 use super::problem::{Problem, ProblemSource};
 use super::record::{Announcement, Readiness, Record, Report};
 use crate::cluster::answer::in_one_line;
+use crate::cluster::note::{NOTE_BYTES, shortened};
 use crate::telemetry::metrics::Metrics;
 
-/// Longest note of an event that the API server accepts, in bytes.
-const NOTE_BYTES: usize = 1024;
 /// Longest action of an event that the API server accepts, in bytes.
 const ACTION_BYTES: usize = 128;
 /// Timeout of writing an event; the next announcement of the problem repeats it.
@@ -138,8 +137,8 @@ impl Keeper {
         let event = Event {
             type_: EventType::Warning,
             reason: problem.cause.name().to_owned(),
-            note: Some(shortened(&problem.message, NOTE_BYTES).to_owned()),
-            action: shortened(&problem.object, ACTION_BYTES).to_owned(),
+            note: Some(shortened(&problem.message, NOTE_BYTES)),
+            action: shortened(&problem.object, ACTION_BYTES),
             secondary: None,
         };
         let recorder = self.recorder.clone();
@@ -154,9 +153,4 @@ impl Keeper {
             }
         });
     }
-}
-
-/// Returns the beginning of a text, at most this many bytes.
-fn shortened(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
 }
