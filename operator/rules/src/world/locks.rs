@@ -23,26 +23,24 @@ impl Locks {
         holds.sort();
         holds.dedup();
         let before = self.of_job.remove(job).unwrap_or_default();
-        if before == holds {
-            self.of_job.insert(job.clone(), holds);
-            return false;
-        }
-        for (identity, _) in &before {
+        // Both lists are sorted. A plan changes few of the locks of a large job.
+        let mut has_released = false;
+        for (identity, uid) in before.iter().filter(|hold| holds.binary_search(hold).is_err()) {
+            has_released = true;
             if let Some(holders) = self.held.get_mut(identity) {
-                holders.retain(|holder| holder.job != *job);
+                holders.retain(|holder| holder.job != *job || holder.uid != *uid);
                 if holders.is_empty() {
                     self.held.remove(identity);
                 }
             }
         }
-        for (identity, uid) in &holds {
+        for (identity, uid) in holds.iter().filter(|hold| before.binary_search(hold).is_err()) {
             self.held.entry(identity.clone()).or_default().push(Holder::new(job, uid));
         }
-        let released = before.iter().any(|hold| !holds.contains(hold));
         if !holds.is_empty() {
             self.of_job.insert(job.clone(), holds);
         }
-        released
+        has_released
     }
 
     /// Locks the device of a Pod that may be running, even if no job has locked it.
