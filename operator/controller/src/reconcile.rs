@@ -2,7 +2,6 @@
 //! the objects that the change affects, and spawns tasks for questions, steps and status writes.
 //! Their outcomes come back as changes.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use flashjob_rules::world::World;
 use flashjob_rules::world::change::{Change, Kind, Subject};
 use futures::StreamExt;
 use futures::channel::mpsc;
+use hashbrown::HashSet;
 use jiff::Timestamp;
 use kube::runtime::scheduler::{ScheduleRequest, scheduler};
 

@@ -17,10 +17,11 @@ pub mod rollouts;
 mod take;
 mod version;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flashjob_api::DeviceState;
+use hashbrown::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use crate::firmware::FirmwareTrust;

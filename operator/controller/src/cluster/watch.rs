@@ -2,7 +2,6 @@
 //! to the part that the caches keep, and sends it to the loop. No other code lists all objects of
 //! these kinds.
 
-use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use flashjob_rules::flashjob::observed::{Instance, Job, Pod, Service};
 use flashjob_rules::world::change::{Change, Kind, Object};
 use flashjob_rules::world::rollouts::CachedRollout;
 use futures::{Stream, StreamExt};
+use hashbrown::HashSet;
 use k8s_openapi::api::core::v1 as core;
 use kube::api::ObjectMeta;
 use kube::core::NamespaceResourceScope;

@@ -1,7 +1,6 @@
 //! Writes a status that differs from the stored one, and reports the changes in metrics, the log
 //! and events.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use flashjob_api::{FlashJob, FlashJobStatus};
 use flashjob_rules::flashjob::observed::{Finish, Job};
 use flashjob_rules::flashjob::plan::DeviceResult;
 use flashjob_rules::world::change::{Change, EndedWrite, JobOutcome};
+use hashbrown::HashMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
 use serde::Serialize;

@@ -11,12 +11,13 @@ mod pod;
 mod refusal;
 mod service;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flashjob_api::DeviceStatus;
 use flashjob_types::plugin::{FlashPod, Outcome, Request, Verdict};
 use flashjob_types::{CallError, Digest, ServedTypes};
+use hashbrown::{HashMap, HashSet};
 use jiff::Timestamp;
 
 pub use endpoint::Endpoint;

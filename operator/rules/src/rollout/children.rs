@@ -1,8 +1,7 @@
 //! Copies the results of FlashJobs into the lists of members, each once.
 
-use std::collections::HashMap;
-
 use flashjob_api::{DeviceStatus, ShardStatus, VerifyMode, reason};
+use hashbrown::HashMap;
 
 use super::draft::Draft;
 use super::member_states::{Member, places};

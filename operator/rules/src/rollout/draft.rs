@@ -1,12 +1,13 @@
 //! A plan while it is being made: the stored lists, and the changes decided so far.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use flashjob_api::{
     BatchState, BatchStatus, EffectiveBatch, EffectiveRollout, FailedDevice, FailureBudget,
     FirmwareStatus, FlashRolloutStatus, Reason, ShardStatus, reason,
 };
+use hashbrown::HashMap;
 use jiff::Timestamp;
 
 use super::member_states::{List, Member, instance_of};

@@ -1,9 +1,10 @@
 //! Plans a run: selects the devices to flash, and assigns each to a batch and a place in it.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use flashjob_api::{EffectiveRollout, LeftOut, REST, comparable_type, rollout_reason};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use semver::Version;
 use sha2::{Digest, Sha256};
 

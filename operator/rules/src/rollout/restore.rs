@@ -2,9 +2,8 @@
 //! firmware were edited is suspended, deleted and replaced, because its results would refer to
 //! other devices or firmware.
 
-use std::collections::HashSet;
-
 use flashjob_api::{FlashJobSpec, ShardStatus};
+use hashbrown::HashSet;
 use serde_json::{Map, Value};
 
 use super::draft::Draft;

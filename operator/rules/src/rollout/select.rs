@@ -1,11 +1,12 @@
 //! Selects devices by conditions on the properties that Akri reports. Borrows everything, so
 //! 100,000 devices cost no memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use flashjob_api::{
     Conditions, EffectiveRollout, PropertyOperator, PropertyRequirement, comparable_type,
 };
+use hashbrown::HashMap;
 
 /// A device, as an Akri Instance describes it.
 #[derive(Clone, Copy)]

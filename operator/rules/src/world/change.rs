@@ -1,12 +1,12 @@
 //! Changes to the caches: objects from watches and from responses to requests, and outcomes of the
 //! requests of a plan. Each is a value; [`super::World::take`] applies one at a time.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashjob_api::{FlashJobStatus, FlashRolloutStatus};
+use hashbrown::HashSet;
 use jiff::Timestamp;
 
 use super::rollouts::{CachedRollout, StepOutcome};

@@ -2,8 +2,10 @@
 //! requests may still show such an object; if it were added to the cache, no later event would
 //! remove it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+use hashbrown::HashMap;
 
 /// Number of remembered objects: more than can be deleted while one request is in flight.
 const REMEMBERED: usize = 8192;

@@ -1,10 +1,9 @@
 //! Akri's Instances, indexed by uid, name and identity; and the jobs that refer to them.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
 use crate::flashjob::observed::{Identity, Instance, Job, JobKey};
 
@@ -25,11 +24,11 @@ pub struct Devices {
 #[derive(Debug, Default)]
 struct Index {
     table: HashTable<Arc<Instance>>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 /// Function that hashes the key of an Instance.
-type Hashed = fn(&RandomState, &Instance) -> u64;
+type Hashed = fn(&DefaultHashBuilder, &Instance) -> u64;
 
 const BY_UID: Hashed = |hasher, instance| hasher.hash_one(&instance.uid);
 const BY_NAME: Hashed = |hasher, instance| hasher.hash_one((&instance.namespace, &instance.name));

@@ -2,7 +2,9 @@
 //! can choose the same device.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
 
 use crate::flashjob::observed::{Holder, Identity, Instance, JobKey, Pod};
 

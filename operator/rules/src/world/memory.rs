@@ -1,10 +1,11 @@
 //! State of a job that this process keeps in memory only. It is rebuilt after a restart.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use flashjob_api::{DeviceStatus, FlashJobStatus};
+use hashbrown::{HashMap, HashSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube_core::ResourceExt;

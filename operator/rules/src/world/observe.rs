@@ -1,10 +1,11 @@
 //! Snapshots of one FlashJob.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use flashjob_api::DeviceState;
+use hashbrown::HashMap;
 use jiff::Timestamp;
 
 use super::{Devices, Memory, World};

@@ -1,11 +1,12 @@
 //! The FlashRollouts of the cluster, their FlashJobs, and what this process remembers of each.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use flashjob_api::rollout_reason::{self, RolloutReason};
 use flashjob_api::{FlashRollout, FlashRolloutStatus};
+use hashbrown::{HashMap, HashSet};
 use kube_core::ObjectMeta;
 
 use super::pace::Pace;

@@ -1,8 +1,8 @@
 //! Applies one change to the caches, and returns the objects that it concerns.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use jiff::Timestamp;
 
 use super::World;

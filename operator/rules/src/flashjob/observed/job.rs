@@ -1,15 +1,14 @@
 //! A FlashJob as the rules read it: with defaults applied, or the error that makes its spec
 //! unusable.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
 use flashjob_api::{
     DeviceState, DeviceStatus, EffectiveSpec, FINALIZER, FlashJob, FlashJobSpec, FlashJobStatus,
     FlashRollout,
 };
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_core::Resource;
@@ -96,7 +95,7 @@ impl Part {
 #[derive(Clone, Debug, Default)]
 struct Results {
     places: HashTable<u32>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     finishes: Vec<Option<Finish>>,
     /// Results of uids that the spec does not name.
     outside_spec: HashMap<String, Finish>,

@@ -85,7 +85,7 @@ impl Draft<'_> {
             return self.expose(uid);
         }
         if !self.is_in_spec(uid) {
-            self.records.remove(uid);
+            self.records.swap_remove(uid);
         }
     }
 

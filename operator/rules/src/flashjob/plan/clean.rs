@@ -1,9 +1,10 @@
 //! Deletes Pods and Services that no attempt needs any more. A result is stored before its Pod and
 //! Service are deleted.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
+use hashbrown::HashSet;
 
 use super::draft::Draft;
 use super::steps::Step;

@@ -4,10 +4,12 @@
 mod pools;
 mod proven;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason, ResultDetails, reason};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
@@ -27,13 +29,17 @@ const SHOWN_RESULTS: usize = 100;
 /// Finding of the guards: the device's plugin, or the result that the device gets.
 pub(super) type GuardFinding<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
 
+/// Records by uid, in the order of the stored status; new ones follow. A plan looks hundreds of
+/// them up, several times each.
+pub(super) type Records = IndexMap<String, DeviceStatus, DefaultHashBuilder>;
+
 pub(super) struct Draft<'a> {
     pub observed: &'a Observed,
     pub spec: &'a EffectiveSpec,
     /// True if the stored status refers to the current run.
     pub same_run: bool,
     /// Devices without a result that have a record, by uid.
-    pub records: BTreeMap<String, DeviceStatus>,
+    pub records: Records,
     /// Devices whose result was decided in this plan; see [`Draft::result`].
     pub results: HashMap<String, Finish>,
     /// Records of failed and skipped devices, oldest first.
@@ -277,11 +283,12 @@ impl<'a> Draft<'a> {
     /// Changes a device's record.
     pub fn set(&mut self, uid: &str, state: DeviceState, change: impl FnOnce(&mut DeviceStatus)) {
         let now = self.now();
-        let record = self.records.entry(uid.to_owned()).or_default();
-        if record.uid.is_empty() {
-            record.uid = uid.to_owned();
-            record.attempt = 1;
-        }
+        let index = self.records.get_index_of(uid).unwrap_or_else(|| {
+            let record =
+                DeviceStatus { uid: uid.to_owned(), attempt: 1, ..DeviceStatus::default() };
+            self.records.insert_full(uid.to_owned(), record).0
+        });
+        let record = &mut self.records[index];
         if record.state != state || record.since.is_none() {
             record.since = Some(Time(now));
         }
@@ -296,7 +303,7 @@ impl<'a> Draft<'a> {
     }
 
     pub fn complete(&mut self, uid: &str, verified: bool) {
-        let record = self.records.remove(uid).unwrap_or_default();
+        let record = self.records.swap_remove(uid).unwrap_or_default();
         if !self.is_in_spec(uid) {
             return;
         }
@@ -316,7 +323,7 @@ impl<'a> Draft<'a> {
 
     fn end(&mut self, uid: &str, finish: Finish, reason: Reason, message: &str) {
         let now = self.now();
-        let mut record = self.records.remove(uid).unwrap_or_default();
+        let mut record = self.records.swap_remove(uid).unwrap_or_default();
         if !self.is_in_spec(uid) {
             return;
         }
@@ -396,7 +403,7 @@ impl<'a> Draft<'a> {
     /// after the deadline of the job, and otherwise counts the failure.
     pub fn give_up_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
         if !self.is_in_spec(uid) {
-            self.records.remove(uid);
+            self.records.swap_remove(uid);
         } else if reason == reason::DEADLINE_EXCEEDED {
             self.fail(uid, reason, message);
         } else {
@@ -444,7 +451,7 @@ impl<'a> Draft<'a> {
             record.message = why.map(|(_, message)| message.to_owned());
         });
         if !self.is_in_spec(uid) {
-            self.records.remove(uid);
+            self.records.swap_remove(uid);
         }
     }
 

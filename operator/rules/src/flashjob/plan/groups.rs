@@ -1,9 +1,8 @@
 //! Group budget: limits the devices in flight behind one node or gateway, across this job and all
 //! others.
 
-use std::collections::HashMap;
-
 use flashjob_api::GroupLimit;
+use hashbrown::HashMap;
 
 use super::draft::Draft;
 use crate::count::counted;

@@ -5,9 +5,8 @@
 //! flashed, and as long as a device of its pool can use it next. A pool that waits for a Service
 //! replaces one that another pool does not use.
 
-use std::collections::HashSet;
-
 use flashjob_api::{DeviceState, reason};
+use hashbrown::HashSet;
 
 use super::draft::Draft;
 use super::objects::DescribedAttempt;

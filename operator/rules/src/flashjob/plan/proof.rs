@@ -12,7 +12,7 @@ impl Draft<'_> {
     /// Handles a device that was flashed according to its plugin.
     pub fn flashed(&mut self, uid: &str, proof: Proof) {
         if !self.is_in_spec(uid) {
-            self.records.remove(uid);
+            self.records.swap_remove(uid);
             return;
         }
         let of_plugin = match proof {
@@ -78,7 +78,7 @@ impl Draft<'_> {
         let reported = self.reported(uid).map(str::to_owned);
         let version = self.spec.version.as_str();
         if !self.is_in_spec(uid) {
-            self.records.remove(uid);
+            self.records.swap_remove(uid);
             return;
         }
         // A boot loader can roll back: new firmware that does not confirm itself reports its

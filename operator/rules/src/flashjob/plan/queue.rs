@@ -1,10 +1,9 @@
 //! Chooses the next devices: the guards first, then the plugin's answer, the lock, and a free
 //! place.
 
-use std::collections::HashMap;
-
 use flashjob_api::{DeviceState, DeviceStatus, Reason, VerifyMode, reason};
 use flashjob_types::plugin::Proof;
+use hashbrown::HashMap;
 
 use super::draft::Draft;
 use super::expose::BuildAnswer;
@@ -189,7 +188,7 @@ impl<'a> Draft<'a> {
         let has_record = self.places_with_record();
         // A stored result can conflict only with another Instance of the same device.
         let begun_places = (0..self.spec.uuid.len())
-            .filter(|place| has_duplicates || has_record[*place])
+            .filter(|place| has_duplicates || has_record[*place] && !self.is_unmoved(*place))
             .filter(|place| match self.result_at(*place) {
                 Some(Finish::Completed) => true,
                 // A uid that no Instance ever had is no device, so it makes no other uid a
@@ -230,6 +229,19 @@ impl<'a> Draft<'a> {
         if !self.results.is_empty() {
             queue.retain(|place| self.result_at(*place).is_none());
         }
+    }
+
+    /// Returns true if a device's Instance is the one in its record, so that only another Instance
+    /// of the same device can be its duplicate.
+    fn is_unmoved(&self, place: usize) -> bool {
+        let uid = self.uid(place);
+        let (Some(record), Some(instance)) = (self.records.get(uid), self.instance(uid)) else {
+            return false;
+        };
+        self.spec.host_endpoint.is_none()
+            && instance.uid == *uid
+            && record.name.as_ref() == Some(&instance.name)
+            && record.host_endpoint.as_deref() == instance.endpoint()
     }
 
     /// Reason for which no more devices are started at all.

@@ -1,11 +1,12 @@
 //! Composes the status: counts, phase, conditions and one sentence.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use flashjob_api::{
     Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, ResultDetails,
     condition, reason,
 };
+use hashbrown::HashSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::draft::Draft;
@@ -257,7 +258,8 @@ fn waiting(draft: &Draft<'_>) -> BTreeMap<String, u32> {
 fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
     // Devices that the spec no longer names come last.
     let mut records: Vec<&DeviceStatus> = draft.records.values().collect();
-    records.sort_by_key(|record| draft.observed.job.place(&record.uid).unwrap_or(usize::MAX));
+    records
+        .sort_by_cached_key(|record| draft.observed.job.place(&record.uid).unwrap_or(usize::MAX));
     let failed = draft.listed_devices.iter().filter(|device| device.state == DeviceState::Failed);
     let skipped =
         draft.listed_devices.iter().filter(|device| device.state == DeviceState::Skipped);

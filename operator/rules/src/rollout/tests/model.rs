@@ -1,11 +1,12 @@
 //! The model cluster.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use flashjob_api::{
     BatchSpec, FlashJob, FlashJobSpec, FlashJobStatus, FlashRollout, FlashRolloutSpec,
     FlashRolloutStatus, RolloutPhase, RolloutSelector,
 };
+use hashbrown::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

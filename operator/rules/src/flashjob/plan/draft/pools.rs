@@ -1,6 +1,8 @@
 //! Pooled Services of a job while its plan is being made.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::flashjob::observed::{Address, AddressWish, Service};
 

@@ -1,8 +1,7 @@
 //! Tests of devices whose Pod vanished before its end was observed, one fact per test.
 
-use std::collections::HashSet;
-
 use flashjob_api::{DeviceState, reason};
+use hashbrown::HashSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};

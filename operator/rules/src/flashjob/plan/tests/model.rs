@@ -1,9 +1,10 @@
 //! Model of the operator's environment: an API server, kubelets, a load balancer and devices.
 //! Deterministic for a given seed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use flashjob_api::FlashJob;
+use hashbrown::HashMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -1,8 +1,7 @@
 //! Invariants, which hold regardless of what happened before.
 
-use std::collections::HashMap;
-
 use flashjob_api::{DeviceState, FlashJob, Phase, VerifyMode};
+use hashbrown::HashMap;
 use jiff::Timestamp;
 use kube_core::ResourceExt;
 
