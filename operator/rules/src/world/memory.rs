@@ -167,9 +167,11 @@ impl Memory {
         if self.answers.built.keys().any(|uid| !open(uid)) {
             self.answers_mut().built.retain(|uid, _| open(uid));
         }
-        let pod_uids: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
-        if self.answers.judged.keys().any(|uid| !pod_uids.contains(uid.as_str())) {
-            self.answers_mut().judged.retain(|uid, _| pod_uids.contains(uid.as_str()));
+        if !self.answers.judged.is_empty() {
+            let pod_uids: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+            if self.answers.judged.keys().any(|uid| !pod_uids.contains(uid.as_str())) {
+                self.answers_mut().judged.retain(|uid, _| pod_uids.contains(uid.as_str()));
+            }
         }
         if self.answers.out_of_service.values().any(|until| *until <= now) {
             self.answers_mut().out_of_service.retain(|_, until| *until > now);

@@ -37,21 +37,12 @@ fn name(job: &str, parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    let hash = hash.finalize();
-    let digits = hash
-        .iter()
-        .take(6)
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]));
+    let number =
+        hash.finalize().iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte));
     // A FlashJob's name may contain dots (DNS subdomain, RFC 1123). A Service's name may not: it
     // is a label (RFC 1035) of at most 63 characters.
-    let readable = job.chars().take(40).map(|letter| if letter == '.' { '-' } else { letter });
-    let mut name = String::with_capacity(56);
-    name.push_str("fj-");
-    name.extend(readable);
-    name.push('-');
-    name.extend(digits);
-    name
+    let readable = job[..job.floor_char_boundary(40)].replace('.', "-");
+    format!("fj-{readable}-{number:012x}")
 }
 
 #[cfg(test)]

@@ -31,7 +31,21 @@ pub struct Instance {
 /// Names and values in one allocation, each terminated by a NUL, which neither may contain, as
 /// environment variables cannot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Properties(Box<str>);
+pub struct Properties {
+    text: Box<str>,
+    /// Where the trimmed values are that every plan reads of hundreds of devices.
+    device_type: Span,
+    application_type: Span,
+    version: Span,
+    endpoint: Span,
+}
+
+/// Part of a text, in bytes; empty where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    end: u32,
+}
 
 impl Properties {
     fn new<'a>(properties: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
@@ -40,13 +54,45 @@ impl Properties {
             text.extend(part.chars().filter(|letter| *letter != '\0'));
             text.push('\0');
         }
-        Self(text.into())
+        let none = Span::default();
+        let mut properties = Self {
+            text: text.into(),
+            device_type: none,
+            application_type: none,
+            version: none,
+            endpoint: none,
+        };
+        properties.device_type = properties.find(property::DEVICE);
+        properties.application_type = properties.find(property::APPLICATION_TYPE);
+        properties.version = properties.find(property::VERSION);
+        properties.endpoint = properties.find(property::HOST_ENDPOINT);
+        properties
     }
 
     /// Names with their values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut parts = self.0.split_terminator('\0');
+        let mut parts = self.text.split_terminator('\0');
         std::iter::from_fn(move || parts.next().zip(parts.next()))
+    }
+
+    /// The value of a property, trimmed. None: it is missing or empty.
+    fn value(&self, name: &str) -> Option<&str> {
+        let entry = self.iter().find(|(key, _)| *key == name);
+        entry.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    fn find(&self, name: &str) -> Span {
+        let Some(value) = self.value(name) else { return Span::default() };
+        let start = value.as_ptr().addr() - self.text.as_ptr().addr();
+        match (u32::try_from(start), u32::try_from(start + value.len())) {
+            (Ok(start), Ok(end)) => Span { start, end },
+            // The API server stores no object of that size.
+            _ => Span::default(),
+        }
+    }
+
+    fn part(&self, span: Span) -> Option<&str> {
+        self.text.get(span.start as usize..span.end as usize).filter(|part| !part.is_empty())
     }
 }
 
@@ -125,30 +171,25 @@ impl Instance {
     /// The value of a property, trimmed. None: it is missing or empty.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {
-        let entry = self.properties.iter().find(|(key, _)| *key == name);
-        entry.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+        self.properties.value(name)
     }
 
     /// Traits that guards compare.
     #[must_use]
     pub fn traits(&self) -> Traits<'_> {
-        let mut traits = Traits::default();
-        for (name, value) in self.properties.iter() {
-            let place = match name {
-                property::DEVICE => &mut traits.device_type,
-                property::APPLICATION_TYPE => &mut traits.application_type,
-                property::VERSION => &mut traits.version,
-                _ => continue,
-            };
-            *place = Some(value.trim()).filter(|value| !value.is_empty());
+        let Properties { device_type, application_type, version, .. } = self.properties;
+        let part = |span| self.properties.part(span);
+        Traits {
+            device_type: part(device_type),
+            application_type: part(application_type),
+            version: part(version),
         }
-        traits
     }
 
     /// `host:port`, as Akri reports it.
     #[must_use]
     pub fn endpoint(&self) -> Option<&str> {
-        self.property(property::HOST_ENDPOINT)
+        self.properties.part(self.properties.endpoint)
     }
 
     /// The device type, where Akri reports one.

@@ -278,7 +278,12 @@ fn details(draft: &Draft<'_>) -> BTreeMap<String, ResultDetails> {
 fn plugins(draft: &Draft<'_>) -> Vec<PluginStatus> {
     let mut names = HashSet::new();
     let mut plugins: Vec<PluginStatus> = Vec::new();
+    let mut types = HashSet::new();
     for uid in draft.records.keys() {
+        let kind = draft.instance(uid).and_then(|instance| instance.traits().device_type);
+        if !types.insert(kind) {
+            continue;
+        }
         let Some(plugin) = draft.plugin_for(uid) else { continue };
         if !names.insert(plugin.name.clone()) {
             continue;
