@@ -125,4 +125,25 @@ mod tests {
         assert!(locks.set(&job("a"), Vec::new()));
         assert_eq!(locks.holder(&device, &job("b"), "one"), None);
     }
+
+    #[test]
+    fn a_job_that_releases_one_device_keeps_its_others_and_takes_none_from_another_job() {
+        let mut locks = Locks::default();
+        let identities = ["10.0.0.7", "10.0.0.8", "10.0.0.9"].map(Identity::endpoint);
+        let [first, second, third] = &identities;
+        let hold = |identity: &Identity, uid: &str| (identity.clone(), uid.to_owned());
+        locks.set(&job("a"), vec![hold(third, "3"), hold(first, "1"), hold(second, "2")]);
+        locks.set(&job("b"), vec![hold(first, "1"), hold(second, "2")]);
+        assert!(!locks.set(
+            &job("a"),
+            vec![hold(first, "1"), hold(second, "2"), hold(third, "3"), hold(third, "4")]
+        ));
+        assert!(locks.set(&job("a"), vec![hold(second, "2"), hold(third, "4")]));
+        let holders = identities.each_ref().map(|identity| {
+            locks.holder(identity, &job("c"), "").map(|holder| (holder.job.name, holder.uid))
+        });
+        let by = |name: &str, uid: &str| Some((name.to_owned(), uid.to_owned()));
+        assert_eq!(holders, [by("b", "1"), by("a", "2"), by("a", "4")]);
+        assert_eq!(locks.holder(second, &job("a"), "2"), Some(Holder::new(&job("b"), "2")));
+    }
 }

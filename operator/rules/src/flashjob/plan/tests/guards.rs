@@ -46,6 +46,30 @@ fn one_device_under_two_uids_is_flashed_once_also_when_the_first_has_failed() {
 }
 
 #[test]
+fn a_device_in_flight_that_comes_back_under_another_uid_of_the_job_is_not_flashed_again() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 2, "skipIfCurrent": false}));
+    case.world.devices.lose("b");
+    let pods = case.start();
+    case.world.devices.lose("a");
+    case.device("b", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2")]);
+    case.settle();
+    assert_eq!(pods.len(), 1);
+    assert_eq!(case.stands("a").0, DeviceState::Flashing);
+    assert_eq!(case.stands("b"), (DeviceState::Skipped, reason::DUPLICATE_DEVICE.name.into()));
+}
+
+#[test]
+fn a_device_in_flight_that_appears_a_second_time_is_not_flashed_again() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 2}));
+    case.world.devices.lose("b");
+    case.start();
+    case.device("b", &[ESP32, ("HOST_ENDPOINT", "http://10.0.0.0/")]);
+    case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Flashing);
+    assert_eq!(case.stands("b"), (DeviceState::Skipped, reason::DUPLICATE_DEVICE.name.into()));
+}
+
+#[test]
 fn a_device_of_another_type_or_application_is_refused_case_and_dashes_aside() {
     let mut case =
         Case::new(&["a", "b"], &json!({"device": "ESP-32", "applicationType": "Therm-O"}));

@@ -6,12 +6,13 @@ mod checks;
 mod faults;
 mod requests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use flashjob_api::FlashJobStatus;
 use flashjob_types::plugin::{Proof, Verdict};
+use hashbrown::{HashMap, HashSet};
 use jiff::Timestamp;
 use kube_core::ResourceExt;
 
