@@ -42,6 +42,7 @@ impl<'a> Draft<'a> {
         }
         let quota = if ready.is_empty() { None } else { self.used_up_quota() };
         let mut groups = self.groups();
+        let (steps, mut started) = (self.plan.steps.len(), Vec::new());
         for place in ready {
             let uid = self.uid(place);
             if let Some(message) = &quota {
@@ -62,6 +63,16 @@ impl<'a> Draft<'a> {
             }
             places -= 1;
             self.start(uid);
+            started.push(uid);
+        }
+        // A device can fail as it starts: its Service or Pod was refused, but the status that it
+        // had begun was not stored. If that exceeds the failure budget, none of the others starts
+        // either.
+        if self.stop_reason().is_some() {
+            started.retain(|uid| self.records.contains_key(*uid));
+            started.into_iter().for_each(|uid| self.back_to_queue(uid, None));
+            self.plan.steps.truncate(steps);
+            self.stop(&queue);
         }
     }
 

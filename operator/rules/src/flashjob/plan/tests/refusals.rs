@@ -4,6 +4,7 @@ use flashjob_api::{DeviceState, reason};
 use serde_json::json;
 
 use super::fixture::{Case, creates_pod, deletes, key};
+use crate::flashjob::make::attempt_name;
 use crate::flashjob::observed::{Meaning, Refusal, Refused};
 use crate::flashjob::plan::{Plan, Step};
 
@@ -129,4 +130,23 @@ fn a_device_that_waits_for_a_quota_gives_its_address_back_after_a_while_and_wait
     let waits = (DeviceState::Pending, reason::WAITING_FOR_QUOTA.name.into());
     assert!(["a", "b"].map(|uid| case.stands(uid)).contains(&waits));
     assert_eq!(case.status().failed_uuids, Vec::<String>::new());
+}
+
+#[test]
+fn a_device_that_fails_as_it_starts_lets_no_other_start_beyond_the_failure_budget() {
+    for refused in ["a", "b"] {
+        let spec = json!({"maxFailedDevices": 0, "parallelism": 2, "suspend": true});
+        let mut case = Case::new(&["a", "b"], &spec);
+        case.settle();
+        // Refused in an earlier plan, whose status was not stored.
+        let run = case.status().run.expect("a run");
+        let name = attempt_name("job", "uid-of-job", &run, refused, 1);
+        case.refuse(Refused::Service, &name, Meaning::Final);
+        case.spec(&json!({"suspend": false}));
+        let plan = case.settle();
+        let other = if refused == "a" { "b" } else { "a" };
+        assert_eq!(case.stands(refused).1, reason::SERVICE_REFUSED.name);
+        assert_eq!(case.stands(other), (DeviceState::Skipped, reason::JOB_STOPPED.name.into()));
+        assert_eq!(services(&plan), 0);
+    }
 }
