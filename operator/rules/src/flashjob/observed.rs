@@ -44,7 +44,8 @@ pub struct Observed {
     /// State of the job's devices in Akri, by their place in the spec. None: the device has a
     /// result, and no other uid of the spec is the same device.
     pub devices: Vec<Option<Sighting>>,
-    /// True if a device that has no result appears as two Instances.
+    /// True if a device that has no result appears as two Instances, or if two uids of the spec
+    /// lead to one Instance.
     pub has_duplicates: bool,
     /// The job's Pods, and those that vanished before their outcome was stored; sorted by name.
     pub pods: Vec<Arc<Pod>>,

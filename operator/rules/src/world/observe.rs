@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use flashjob_api::DeviceState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::{Devices, Memory, World};
@@ -21,7 +21,7 @@ struct Sightings {
     devices: Vec<Option<Sighting>>,
     /// Other holders of these devices.
     holders: HashMap<Identity, Holder>,
-    /// True if a device that has no result appears as two Instances.
+    /// True if a device that has no result may appear under two uids.
     has_duplicates: bool,
 }
 
@@ -136,6 +136,7 @@ impl World {
         // Results of another run do not count, so all devices are looked up.
         let again = !job.same_run();
         let mut text = String::new();
+        let mut followed = HashSet::new();
         for (place, uid) in spec
             .uuid
             .iter()
@@ -155,6 +156,12 @@ impl World {
                     }));
                 }
                 has_duplicates |= self.devices.has_duplicate(instance);
+                // A device whose Instance was recreated is followed by its name or endpoint: the
+                // new uid may be in the spec too.
+                if instance.uid != *uid {
+                    has_duplicates |= job.place(&instance.uid).is_some()
+                        || !followed.insert(instance.identity.clone());
+                }
             }
             devices[place] = Some(sighting);
         }

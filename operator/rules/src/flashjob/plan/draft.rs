@@ -29,7 +29,7 @@ const SHOWN_RESULTS: usize = 100;
 /// Finding of the guards: the device's plugin, or the result that the device gets.
 pub(super) type GuardFinding<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
 
-/// Records by uid, in the order of the stored status; new ones follow. A plan looks hundreds of
+/// Records by uid, in the order of the stored status until one is removed. A plan looks hundreds of
 /// them up, several times each.
 pub(super) type Records = IndexMap<String, DeviceStatus, DefaultHashBuilder>;
 

@@ -31,6 +31,7 @@ impl<'a> Draft<'a> {
         if self.stop(&queue) {
             return;
         }
+        let noted = self.waiting.clone();
         let mut places = self.places();
         let mut ahead = Ahead { each: places + AHEAD, plugins: HashMap::new(), busy: SHOWN_BUSY };
         let ready: Vec<usize> =
@@ -38,11 +39,16 @@ impl<'a> Draft<'a> {
         self.prove_firmware();
         // Some may just have failed; if they exceed the failure budget, nothing starts.
         if self.stop(&queue) {
+            self.waiting = noted;
             return;
         }
         let quota = if ready.is_empty() { None } else { self.used_up_quota() };
         let mut groups = self.groups();
-        let (steps, mut started) = (self.plan.steps.len(), Vec::new());
+        let before = BeforeStarts {
+            steps: self.plan.steps.len(),
+            last_endpoint: self.last_endpoint.clone(),
+        };
+        let mut started = Vec::new();
         for place in ready {
             let uid = self.uid(place);
             if let Some(message) = &quota {
@@ -62,17 +68,34 @@ impl<'a> Draft<'a> {
                 continue;
             }
             places -= 1;
+            started.push((uid, self.records.get(uid).cloned()));
+            let results = self.results.len();
             self.start(uid);
-            started.push(uid);
+            // A device can fail as it starts: its Service or Pod was refused, but the status that
+            // it had begun was not stored. If that exceeds the failure budget, the others of this
+            // plan do not start either.
+            if self.results.len() > results && self.stop_reason().is_some() {
+                self.take_back(started, before);
+                self.waiting = noted;
+                self.stop(&queue);
+                return;
+            }
         }
-        // A device can fail as it starts: its Service or Pod was refused, but the status that it
-        // had begun was not stored. If that exceeds the failure budget, none of the others starts
-        // either.
-        if self.stop_reason().is_some() {
-            started.retain(|uid| self.records.contains_key(*uid));
-            started.into_iter().for_each(|uid| self.back_to_queue(uid, None));
-            self.plan.steps.truncate(steps);
-            self.stop(&queue);
+    }
+
+    /// Takes back what starting these devices changed. A pooled Service that one of them took is
+    /// free again in the next plan.
+    fn take_back(&mut self, started: Vec<(&str, Option<DeviceStatus>)>, before: BeforeStarts) {
+        self.plan.steps.truncate(before.steps);
+        self.last_endpoint = before.last_endpoint;
+        for (uid, record) in started {
+            if self.results.contains_key(uid) {
+                continue;
+            }
+            match record {
+                Some(record) => drop(self.records.insert(uid.to_owned(), record)),
+                None => drop(self.records.swap_remove(uid)),
+            }
         }
     }
 
@@ -242,8 +265,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Returns true if a device's Instance is the one in its record, so that only another Instance
-    /// of the same device can be its duplicate.
+    /// Returns true if a device's Instance is the one in its record. Then it has no duplicate that
+    /// `has_duplicates` does not tell of.
     fn is_unmoved(&self, place: usize) -> bool {
         let uid = self.uid(place);
         let (Some(record), Some(instance)) = (self.records.get(uid), self.instance(uid)) else {
@@ -359,6 +382,13 @@ impl<'a> Draft<'a> {
         });
         self.expose(uid);
     }
+}
+
+/// State of the draft before devices start.
+struct BeforeStarts {
+    /// Number of steps.
+    steps: usize,
+    last_endpoint: Option<String>,
 }
 
 /// Limits on the part of the queue that is examined closely.

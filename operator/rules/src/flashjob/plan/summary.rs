@@ -258,8 +258,10 @@ fn waiting(draft: &Draft<'_>) -> BTreeMap<String, u32> {
 fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
     // Devices that the spec no longer names come last.
     let mut records: Vec<&DeviceStatus> = draft.records.values().collect();
-    records
-        .sort_by_cached_key(|record| draft.observed.job.place(&record.uid).unwrap_or(usize::MAX));
+    records.sort_by_cached_key(|record| {
+        let place = draft.observed.job.place(&record.uid);
+        (place.is_none(), place, place.is_none().then(|| record.uid.clone()))
+    });
     let failed = draft.listed_devices.iter().filter(|device| device.state == DeviceState::Failed);
     let skipped =
         draft.listed_devices.iter().filter(|device| device.state == DeviceState::Skipped);

@@ -59,6 +59,28 @@ fn a_device_in_flight_that_comes_back_under_another_uid_of_the_job_is_not_flashe
 }
 
 #[test]
+fn a_waiting_device_that_comes_back_under_another_uid_of_the_job_is_flashed_once() {
+    for (uids, parallelism) in [(["new", "old"], 1), (["new", "old"], 2), (["old", "new"], 2)] {
+        let spec =
+            json!({"parallelism": parallelism, "suspend": true, "verify": {"mode": "None"}});
+        let mut case = Case::new(&uids, &spec);
+        case.world.devices.lose("new");
+        case.settle();
+        let endpoint = case.status().devices[0].host_endpoint.clone().expect("an endpoint");
+        case.world.devices.lose("old");
+        case.device("new", &[ESP32, ("HOST_ENDPOINT", &endpoint), ("VERSION", "1")]);
+        case.settle();
+        case.spec(&json!({"suspend": false}));
+        let pods = case.start();
+        assert_eq!(pods.len(), 1, "{uids:?}, parallelism {parallelism}");
+        case.end(&pods[0], 0);
+        case.settle();
+        assert_eq!(case.stands(uids[1]).1, reason::DUPLICATE_DEVICE.name);
+        assert_eq!(case.status().counts.expect("counts").completed, 1);
+    }
+}
+
+#[test]
 fn a_device_in_flight_that_appears_a_second_time_is_not_flashed_again() {
     let mut case = Case::new(&["a", "b"], &json!({"parallelism": 2}));
     case.world.devices.lose("b");

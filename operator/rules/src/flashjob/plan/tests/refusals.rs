@@ -143,10 +143,14 @@ fn a_device_that_fails_as_it_starts_lets_no_other_start_beyond_the_failure_budge
         let name = attempt_name("job", "uid-of-job", &run, refused, 1);
         case.refuse(Refused::Service, &name, Meaning::Final);
         case.spec(&json!({"suspend": false}));
-        let plan = case.settle();
+        assert!(case.plan().steps.is_empty());
+        case.settle();
         let other = if refused == "a" { "b" } else { "a" };
         assert_eq!(case.stands(refused).1, reason::SERVICE_REFUSED.name);
         assert_eq!(case.stands(other), (DeviceState::Skipped, reason::JOB_STOPPED.name.into()));
-        assert_eq!(services(&plan), 0);
+        let status = case.status();
+        let skipped = status.devices.iter().find(|device| device.uid == other).expect("a record");
+        assert_eq!((&skipped.start_time, &skipped.pod), (&None, &None));
+        assert!(status.waiting.is_empty());
     }
 }
