@@ -158,6 +158,24 @@ fn a_lost_device_without_a_baseline_is_not_unlocked_by_the_version_that_it_repor
 }
 
 #[test]
+fn a_lost_retry_is_not_unlocked_by_a_version_that_was_reported_before_it_began() {
+    let mut case = Case::new(&["a"], &json!({"verify": {"mode": "None"}}));
+    let pods = case.start();
+    case.end(&pods[0], 1);
+    case.settle();
+    // Another job flashes the same version before the retry.
+    let device = [("DEVICE", "esp32"), ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2")];
+    case.device("a", &device);
+    case.pass(20);
+    lose_pod(&mut case);
+    assert!(!case.pass(10).holds.is_empty());
+    assert_eq!(case.stands("a").0, DeviceState::Lost);
+    case.pass(900);
+    case.pass(10);
+    assert_eq!(case.status().completed_uuids, ["a"]);
+}
+
+#[test]
 fn the_late_confirmation_that_the_pod_of_an_earlier_attempt_is_gone_locks_nothing() {
     let mut case = Case::new(&["a"], &json!({}));
     let pods = case.start();
