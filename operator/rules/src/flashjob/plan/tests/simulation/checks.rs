@@ -68,7 +68,8 @@ impl Simulation {
     pub(super) fn check_status(&self, name: &str, job: &Job, plan: &Plan) {
         let (Some(status), Ok(spec)) = (&plan.status, &job.spec) else { return };
         let Some(counts) = status.counts else { return };
-        if status.run.as_ref() != Some(&spec.run) {
+        // A status that only says why nothing moves describes an earlier spec.
+        if status.run.as_ref() != Some(&spec.run) || status.observed_generation != job.generation {
             return;
         }
         let sum = counts.pending
