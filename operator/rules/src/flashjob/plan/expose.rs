@@ -3,7 +3,7 @@
 
 use flashjob_api::{DeviceState, Exposure, reason};
 use flashjob_types::CallError;
-use flashjob_types::plugin::PluginError;
+use flashjob_types::plugin::{self, PluginError};
 
 use super::draft::Draft;
 use super::firmware::Proof;
@@ -46,6 +46,10 @@ impl Draft<'_> {
         // The policy was added after the attempt had begun.
         if self.proof(uid) != Proof::Proven {
             return self.back_to_queue(uid, None);
+        }
+        // While this attempt waited, the device reported the result of one that was given up.
+        if attempt > 1 && self.is_proven(uid) {
+            return self.flashed(uid, plugin::Proof::ReportedVersion);
         }
         self.set(uid, DeviceState::Exposing, |record| record.pod = Some(name.clone()));
         let Some(plugin) = self.plugin_for(uid) else { return self.back_to_queue(uid, None) };

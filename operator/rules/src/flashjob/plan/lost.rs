@@ -1,7 +1,7 @@
 //! Follows a device whose Pod vanished before its end was observed: it stays locked until nothing
 //! of the Pod can run, and is then judged by the version that it reports.
 
-use flashjob_api::{DeviceState, VerifyMode, reason};
+use flashjob_api::{DeviceState, reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -76,12 +76,9 @@ impl Draft<'_> {
         let node = record.node.clone();
         let provable = record.baseline_version.as_deref() != Some(&self.spec.version);
         let proves = provable && self.reported(uid) == Some(&self.spec.version);
-        // Another attempt, or another job, may have flashed this version before, while this attempt
-        // still runs. The baseline excludes that for the first attempt; before any other, a device
-        // that reports the version is not flashed again, except in mode None.
-        let lacked_version_at_start =
-            record.attempt <= 1 || self.spec.verify.mode != Some(VerifyMode::None);
-        let is_new = record.baseline_version.is_some() && lacked_version_at_start;
+        // Another attempt, or another job, may have flashed this version, while this attempt still
+        // runs. The baseline excludes that for the first attempt only.
+        let is_new = record.baseline_version.is_some() && record.attempt <= 1;
         if proves && (is_new || self.over(until, 0)) {
             return self.complete(uid, true);
         }

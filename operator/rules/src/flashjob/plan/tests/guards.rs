@@ -81,6 +81,22 @@ fn a_waiting_device_that_comes_back_under_another_uid_of_the_job_is_flashed_once
 }
 
 #[test]
+fn one_instance_to_which_two_waiting_devices_lead_is_flashed_once() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 2, "suspend": true}));
+    case.settle();
+    case.world.devices.lose("a");
+    case.world.devices.lose("b");
+    // It has the endpoint of one, the name of the other, and a uid that the spec does not name.
+    let properties = [ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "1")];
+    let nodes = vec!["node".to_owned()];
+    let both = Instance::new("fleet", "akri-b", "c", nodes, properties.into_iter());
+    case.world.devices.see(both);
+    case.spec(&json!({"suspend": false}));
+    assert_eq!(case.start().len(), 1);
+    assert_eq!(case.stands("b").1, reason::DUPLICATE_DEVICE.name);
+}
+
+#[test]
 fn a_device_in_flight_that_appears_a_second_time_is_not_flashed_again() {
     let mut case = Case::new(&["a", "b"], &json!({"parallelism": 2}));
     case.world.devices.lose("b");
