@@ -84,6 +84,9 @@ pub struct Observed {
     /// Pods whose attempts are withdrawn by a status write in flight: they are not created until
     /// it is known whether the write succeeded.
     pub withdrawn: Arc<HashSet<String>>,
+    /// Devices whose attempts begin with a status write in flight, by uid: whether this snapshot
+    /// shows them as begun or not, they will be if the write succeeds.
+    pub beginning: Arc<HashSet<String>>,
     /// Most recent attempt that used the slot of a pooled Service, by slot.
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
     /// Refusals of the API server for this job, by object name.

@@ -194,10 +194,16 @@ impl Memory {
             .filter(|pod| !kept.contains(pod))
             .map(str::to_owned)
             .collect();
-        if !withdrawn.is_empty() {
+        let begun: HashSet<&str> = devices_in_flight(&job.status).collect();
+        let beginning: HashSet<String> = devices_in_flight(status)
+            .filter(|uid| !begun.contains(uid))
+            .map(str::to_owned)
+            .collect();
+        if !withdrawn.is_empty() || !beginning.is_empty() {
             self.unsettled.push(Unsettled {
                 base: job.resource_version.clone(),
                 withdrawn: Arc::new(withdrawn),
+                beginning: Arc::new(beginning),
             });
         }
     }
@@ -235,17 +241,34 @@ impl Memory {
         self.unsettled.retain(|write| write.base != job.resource_version);
     }
 
-    /// Pods whose attempts are withdrawn by a status write in flight. Only writes that were
-    /// planned from the current version of the job can still succeed.
-    pub fn withdrawn(&mut self, job: &Job) -> Arc<HashSet<String>> {
-        // Each write names the resource version that it replaces: a newer one means that it was
-        // stored or answered with a conflict.
+    /// Forgets the status writes that were not planned from this version of the job: each write
+    /// names the resource version that it replaces, so a newer one means that it was stored or
+    /// answered with a conflict.
+    pub fn forget_settled_writes(&mut self, job: &Job) {
         self.unsettled.retain(|write| write.base == job.resource_version);
+    }
+
+    /// Pods whose attempts are withdrawn by a status write in flight.
+    #[must_use]
+    pub fn withdrawn(&self) -> Arc<HashSet<String>> {
+        self.of_unsettled(|write| &write.withdrawn)
+    }
+
+    /// Devices whose attempts begin with a status write in flight, by uid.
+    #[must_use]
+    pub fn beginning(&self) -> Arc<HashSet<String>> {
+        self.of_unsettled(|write| &write.beginning)
+    }
+
+    fn of_unsettled(
+        &self,
+        names: impl Fn(&Unsettled) -> &Arc<HashSet<String>>,
+    ) -> Arc<HashSet<String>> {
         match self.unsettled.as_slice() {
             [] => Arc::default(),
-            [write] => write.withdrawn.clone(),
+            [write] => names(write).clone(),
             writes => {
-                Arc::new(writes.iter().flat_map(|write| write.withdrawn.iter().cloned()).collect())
+                Arc::new(writes.iter().flat_map(|write| names(write).iter().cloned()).collect())
             }
         }
     }
@@ -442,6 +465,14 @@ struct Unsettled {
     base: String,
     /// Names of Pods whose attempts it withdraws.
     withdrawn: Arc<HashSet<String>>,
+    /// Uids of devices whose attempts it begins.
+    beginning: Arc<HashSet<String>>,
+}
+
+/// Uids of the devices whose attempt has begun.
+fn devices_in_flight(status: &FlashJobStatus) -> impl Iterator<Item = &str> {
+    let devices = status.devices.iter().filter(|device| device.is_locked());
+    devices.map(|device| device.uid.as_str())
 }
 
 fn pods_in_flight(status: &FlashJobStatus) -> impl Iterator<Item = &str> {

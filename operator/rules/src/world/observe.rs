@@ -53,6 +53,7 @@ impl World {
         if job.status.run.is_none() {
             memory.is_protected.get_or_insert(false);
         }
+        memory.forget_settled_writes(&job);
         memory.note(&job, &pods, &services, &devices, now);
         memory.has_reported_failing_steps |= !memory.failing_steps.is_empty();
         if memory.waits_for_quota() {
@@ -106,7 +107,8 @@ impl World {
                 .map(|pod| (pod.name.clone(), pod.slot.clone()))
                 .collect(),
             services_in_creation: memory.services_in_creation.values().cloned().collect(),
-            withdrawn: memory.withdrawn(&job),
+            withdrawn: memory.withdrawn(),
+            beginning: memory.beginning(),
             slot_uses: memory.slot_uses.clone(),
             refusals: memory.refusals(now),
             failing: memory.failing.clone(),

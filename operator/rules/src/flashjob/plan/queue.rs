@@ -48,6 +48,9 @@ impl<'a> Draft<'a> {
             steps: self.plan.steps.len(),
             last_endpoint: self.last_endpoint.clone(),
         };
+        // Each keeps its place, also if it cannot start now: its beginning may still be stored.
+        let is_beginning = |place: &&usize| self.observed.beginning.contains(self.uid(**place));
+        let mut beginning = queue.iter().filter(is_beginning).count();
         let mut started = Vec::new();
         for place in ready {
             let uid = self.uid(place);
@@ -55,7 +58,9 @@ impl<'a> Draft<'a> {
                 self.waits(reason::WAITING_FOR_QUOTA, message);
                 continue;
             }
-            if places == 0 || self.spec.suspend {
+            let is_beginning = self.observed.beginning.contains(uid);
+            let free = if is_beginning { places } else { places.saturating_sub(beginning) };
+            if free == 0 || self.spec.suspend {
                 if !self.spec.suspend {
                     self.note_queued(uid);
                 }
@@ -68,6 +73,7 @@ impl<'a> Draft<'a> {
                 continue;
             }
             places -= 1;
+            beginning -= usize::from(is_beginning);
             started.push((uid, self.records.get(uid).cloned()));
             let results = self.results.len();
             self.start(uid);
@@ -169,17 +175,19 @@ impl<'a> Draft<'a> {
         &self.spec.uuid[place]
     }
 
-    /// Places of the devices without a result and without a begun attempt. Devices that already
-    /// have a Service come first, those that had their turn last.
+    /// Places of the devices without a result and without a begun attempt. Devices that begin with
+    /// a status write in flight come first, then those that already have a Service; those that had
+    /// their turn come last.
     fn queue(&self) -> Vec<usize> {
-        let (mut with_service, mut waiting, mut had_their_turn) =
-            (Vec::new(), Vec::new(), Vec::new());
+        let (mut beginning, mut with_service) = (Vec::new(), Vec::new());
+        let (mut waiting, mut had_their_turn) = (Vec::new(), Vec::new());
         let has_record = self.places_with_record();
         for place in (0..self.spec.uuid.len()).filter(|place| self.result_at(*place).is_none()) {
             let record = if has_record[place] { self.records.get(self.uid(place)) } else { None };
             match record {
-                None => waiting.push(place),
                 Some(record) if record.state != DeviceState::Pending => {}
+                _ if self.observed.beginning.contains(self.uid(place)) => beginning.push(place),
+                None => waiting.push(place),
                 Some(record) => match record.waits_until() {
                     Some(turn) => had_their_turn.push((turn, place)),
                     // Its Service may hold an address that no other device can use meanwhile.
@@ -189,9 +197,10 @@ impl<'a> Draft<'a> {
             }
         }
         had_their_turn.sort();
-        with_service.extend(waiting);
-        with_service.extend(had_their_turn.into_iter().map(|(_, place)| place));
-        with_service
+        beginning.extend(with_service);
+        beginning.extend(waiting);
+        beginning.extend(had_their_turn.into_iter().map(|(_, place)| place));
+        beginning
     }
 
     /// For each place, true if it has a record.

@@ -1,6 +1,7 @@
 //! Tests of guards, the queue and addresses, one fact per test.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use flashjob_api::{DeviceState, Phase, condition, reason};
 use flashjob_types::CallError;
@@ -11,6 +12,7 @@ use super::fixture::{
     Case, ESP32, creates_pod, deletes, flash_pod, key, plugin, pod_of_the_go_operator,
 };
 use crate::flashjob::observed::{Instance, PluginView, Question};
+use crate::flashjob::plan::Plan;
 
 #[test]
 fn a_uid_that_akri_does_not_know_fails_after_two_minutes() {
@@ -78,6 +80,34 @@ fn a_waiting_device_that_comes_back_under_another_uid_of_the_job_is_flashed_once
         assert_eq!(case.stands(uids[1]).1, reason::DUPLICATE_DEVICE.name);
         assert_eq!(case.status().counts.expect("counts").completed, 1);
     }
+}
+
+#[test]
+fn a_device_that_begins_with_a_status_write_in_flight_keeps_its_place() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1, "suspend": true}));
+    case.world.devices.lose("a");
+    case.settle();
+    case.spec(&json!({"suspend": false}));
+    let begins_b = case.plan();
+    let status = begins_b.status.clone().expect("a status");
+    let job = case.world.jobs[&key("job")].clone();
+    let memory = case.world.memory.get_mut(&key("job")).expect("memory");
+    memory.write_begins(&job, &status, Instant::now());
+    // Its answer may also be lost, and other plans are made until that is known.
+    case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "1")]);
+    for _ in 0..2 {
+        let begins = case.plan().status.expect("a status");
+        let at_work: Vec<_> = begins.devices.iter().filter(|device| device.is_locked()).collect();
+        assert_eq!(at_work.iter().map(|device| device.uid.as_str()).collect::<Vec<_>>(), ["b"]);
+        // Not even if it cannot begin any more.
+        case.world.devices.lose("b");
+        assert_eq!(creates(&case.plan()), 0);
+        case.device("b", &[ESP32, ("HOST_ENDPOINT", "10.0.0.1"), ("VERSION", "1")]);
+    }
+}
+
+fn creates(plan: &Plan) -> usize {
+    plan.steps.iter().filter(|step| step.creates()).count()
 }
 
 #[test]
