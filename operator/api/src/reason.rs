@@ -142,8 +142,8 @@ reasons! {
     POD_LOST = "PodLost", Attempt,
         "The Pod vanished before its outcome was observed. The device stays locked until its node \
          no longer runs the Pod, or the Pod's deadline has passed, and then completes if it \
-         reports the new version. Only a device that reported another version before its first \
-         attempt completes as soon as it reports the new one.",
+         reports the new version. Only in its first attempt, and if it reported another version \
+         before, it completes as soon as it reports the new one.",
         "Find out who removes Pods, or which node was lost.";
     IMAGE_UNAVAILABLE = "ImageUnavailable", Attempt,
         "The image of the flash container, or of a container that something else added to its \
