@@ -224,7 +224,7 @@ impl Job {
     pub fn identities(&self, record: &DeviceStatus, instance: Option<&Instance>) -> Vec<Identity> {
         let overriding = self.spec.as_ref().ok().and_then(|spec| spec.host_endpoint.as_deref());
         let endpoint = record.host_endpoint.as_deref();
-        // Parsing it again for each device would be a tenth of the time of a plan.
+        // Parsing it again for each device took a twentieth of the time of a plan.
         let is_current = endpoint.is_some() && instance.and_then(Instance::endpoint) == endpoint;
         let stored = endpoint.filter(|_| !is_current).map(Identity::endpoint);
         let named =
