@@ -15,13 +15,14 @@
 {{- end }}
 {{- end }}
 
-{{/* Name of what has no namespace, or is in another than the release's: two releases of one name may be in two namespaces. */}}
+{{/*
+Name of what has no namespace, or is in another than the release's. Two releases of one name may be in two namespaces, and namespace a-b
+with release c gives the same words as namespace a with release b-c: the hash keeps them apart. 49 characters at most, as the longest
+suffix is "-deviceplugins".
+*/}}
 {{- define "flashjob-operator.clusterName" -}}
-{{- if contains .Release.Namespace (include "flashjob-operator.fullname" .) }}
-{{- include "flashjob-operator.fullname" . }}
-{{- else }}
-{{- printf "%s-%s" .Release.Namespace (include "flashjob-operator.fullname" .) }}
-{{- end }}
+{{- $words := printf "%s-%s" .Release.Namespace (include "flashjob-operator.fullname" .) | trunc 40 | trimSuffix "-" }}
+{{- printf "%s-%s" $words (printf "%s/%s" .Release.Namespace .Release.Name | sha256sum | trunc 8) }}
 {{- end }}
 
 {{- define "flashjob-operator.selectorLabels" -}}

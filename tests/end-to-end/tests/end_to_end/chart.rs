@@ -2,6 +2,7 @@
 //! values. It is installed, upgraded, rolled back and uninstalled, and FlashJobs survive. A test
 //! on a real node (tests/node) shows that the operator works when installed by it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -105,6 +106,7 @@ async fn the_chart_makes_valid_objects_and_is_installed_changed_rolled_back_and_
     helm.run(&["lint", "--strict", "deploy/chart"], &json!({})).await?;
     whatever_the_values_the_objects_are_valid(&helm).await?;
     values_that_are_wrong_are_refused_by_name(&helm).await?;
+    names_are_unique_and_short_enough(&helm).await?;
     a_release_takes_over_what_was_there_and_leaves_the_jobs(&helm).await?;
     releases_of_one_name_in_two_namespaces_share_no_object(&helm).await
 }
@@ -194,6 +196,34 @@ async fn values_that_are_wrong_are_refused_by_name(helm: &Helm<'_>) -> anyhow::R
         ensure!(error.contains(named), "{values}: {error}");
     }
     Ok(())
+}
+
+/// Checks that releases whose namespace and name give the same words share no name outside their
+/// namespace, and that the longest name of a release is short enough for every object.
+async fn names_are_unique_and_short_enough(helm: &Helm<'_>) -> anyhow::Result<()> {
+    let values = json!({"metrics": {"service": {"enabled": true}}});
+    let template = async |release: &str, namespace: &str| {
+        let arguments =
+            ["template", release, "deploy/chart", "--namespace", namespace, "--values", "-"];
+        helm.run(&arguments, &values).await
+    };
+    let mut names = BTreeSet::new();
+    let releases = [
+        ("flashjob-operator", "flashjob"),
+        ("flashjob-operator", "operator"),
+        ("c", "a-b"),
+        ("b-c", "a"),
+    ];
+    for (release, namespace) in releases {
+        let objects: Vec<Value> =
+            serde_saphyr::from_multiple(&template(release, namespace).await?)?;
+        let role = objects.iter().find(|object| object["kind"] == "ClusterRole");
+        let name = role.and_then(|role| role["metadata"]["name"].as_str()).context("no name")?;
+        ensure!(names.insert(name.to_owned()), "{release} in {namespace}: {name} is not unique");
+    }
+    // Helm refuses longer names.
+    let objects = template(&"r".repeat(53), "default").await?;
+    helm.is_valid(&objects).await
 }
 
 /// Checks that a release adopts the testbed's definitions, which exist without Helm's metadata, as
