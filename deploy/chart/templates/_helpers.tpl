@@ -32,6 +32,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "flashjob-operator.labels" -}}
 {{ include "flashjob-operator.selectorLabels" . }}
+{{- /* The same whatever the values say: `kubectl flashjob` finds the operator by it. */}}
+app.kubernetes.io/part-of: flashjob-operator
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}

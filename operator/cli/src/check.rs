@@ -5,7 +5,7 @@ mod finding;
 mod judge;
 mod read;
 
-pub use read::OPERATOR;
+pub use read::of_operator;
 
 use clap::Args;
 use serde_json::json;

@@ -20,8 +20,10 @@ use serde_json::Value;
 use crate::cluster::{refused, unreachable};
 use crate::failure::Failure;
 
-/// Label of the operator's Deployment and Pods.
-pub const OPERATOR: &str = "app.kubernetes.io/name=flashjob-operator";
+/// Label of the operator's Deployment and Pods, whatever the Helm release is named.
+pub const OPERATOR: &str = "app.kubernetes.io/part-of=flashjob-operator";
+/// Selects what was installed before that label existed.
+const OLDER_OPERATOR: &str = "app.kubernetes.io/name=flashjob-operator,!app.kubernetes.io/part-of";
 /// Name of the Lease of the replica that acts.
 pub const LEASE: &str = "flashjob-operator";
 
@@ -67,9 +69,8 @@ pub struct Facts {
 
 /// Reads the facts; searches for the operator in one namespace, or in all.
 pub async fn facts(client: &Client, namespace: Option<&str>) -> Result<Facts, Failure> {
-    let of_operator = ListParams::default().labels(OPERATOR);
-    let deployments: Answer<Vec<Deployment>> = list(&api(client, namespace), &of_operator).await?;
-    let pods: Answer<Vec<Pod>> = list(&api(client, namespace), &of_operator).await?;
+    let deployments: Answer<Vec<Deployment>> = answer(of_operator(&api(client, namespace)).await)?;
+    let pods: Answer<Vec<Pod>> = answer(of_operator(&api(client, namespace)).await)?;
     let namespaces: BTreeSet<String> = deployments
         .iter()
         .flatten()
@@ -111,6 +112,17 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     }
+}
+
+/// Lists the operator's objects of a kind.
+pub async fn of_operator<K>(api: &Api<K>) -> kube::Result<Vec<K>>
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let mut objects = api.list(&ListParams::default().labels(OPERATOR)).await?.items;
+    // Both are present while an upgrade replaces the Pods.
+    objects.extend(api.list(&ListParams::default().labels(OLDER_OPERATOR)).await?.items);
+    Ok(objects)
 }
 
 async fn list<K>(api: &Api<K>, parameters: &ListParams) -> Result<Answer<Vec<K>>, Failure>

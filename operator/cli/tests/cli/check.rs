@@ -66,12 +66,12 @@ async fn create(client: &Client, object: Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pod(ready: &str) -> Value {
+/// Returns a Pod of the operator; `label` is the one by which it is found.
+fn pod(name: &str, label: &str, ready: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
-            "name": "operator-0", "namespace": "default",
-            "labels": {"app.kubernetes.io/name": "flashjob-operator"},
+            "name": name, "namespace": "default", "labels": {label: "flashjob-operator"},
         },
         // No scheduler of that name runs, so the Pod never starts.
         "spec": {"schedulerName": "none", "containers": [{"name": "operator", "image": "a:1"}]},
@@ -123,14 +123,16 @@ async fn what_is_missing_is_named_with_what_to_do_next_until_nothing_is() -> any
     let nothing = check()?;
     is(&nothing, "definition FlashJob", "failed", "make install");
     is(&nothing, "devices (Akri)", "failed", "install Akri");
-    is(&nothing, "operator", "failed", "app.kubernetes.io/name=flashjob-operator");
+    is(&nothing, "operator", "failed", "app.kubernetes.io/part-of=flashjob-operator");
     let elsewhere = ask(&plane.kubeconfig, &["-n", "wrong"])?;
     is(&elsewhere, "operator", "failed", "namespace wrong");
     is(&elsewhere, "operator", "failed", "leave out -n");
     nothing.failed(10, "CheckFailed", "definition FlashJob");
 
     install_crds(&client).await?;
-    create(&client, pod("False")).await?;
+    // The first is as an older version installed it.
+    create(&client, pod("operator-0", "app.kubernetes.io/name", "False")).await?;
+    create(&client, pod("operator-1", "app.kubernetes.io/part-of", "True")).await?;
     create(&client, event("ConfigurationMissing", "there is no configuration file; do so"))
         .await?;
     create(&client, event("RightMissing", "the right to get leases is missing; grant it")).await?;
@@ -148,12 +150,13 @@ async fn what_is_missing_is_named_with_what_to_do_next_until_nothing_is() -> any
         "failed",
         "the right to get leases is missing; grant",
     );
+    is(&forbidden, "pod default/operator-1", "ok", "is ready");
     is(&forbidden, "lease default/flashjob-operator", "failed", "does not exist");
     is(&forbidden, "plugins", "failed", "there is no configuration file; do so");
     is(&forbidden, "load balancer", "unknown", "");
 
     let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client.clone(), "default");
-    let ready = Patch::Merge(pod("True"));
+    let ready = Patch::Merge(pod("operator-0", "app.kubernetes.io/name", "True"));
     pods.patch_status("operator-0", &PatchParams::default(), &ready).await?;
     create(
         &client,

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use tempfile::TempDir;
 
-use crate::check::OPERATOR;
+use crate::check::of_operator;
 use crate::cluster::refused;
 use crate::failure::Failure;
 
@@ -39,9 +38,8 @@ pub enum Search {
 /// The cluster does not answer, or the files cannot be written.
 pub async fn find(client: &Client) -> Result<Search, Failure> {
     let deployments: Api<Deployment> = Api::all(client.clone());
-    let listed = deployments.list(&ListParams::default().labels(OPERATOR)).await;
-    let deployments = match listed {
-        Ok(listed) => listed.items,
+    let deployments = match of_operator(&deployments).await {
+        Ok(deployments) => deployments,
         Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
             let words =
                 format!("No permission to list the operator's Deployment: {}", status.message);
@@ -120,6 +118,8 @@ fn copy(map: &ConfigMap, mounted: &str) -> Result<Found, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use http::StatusCode;
     use serde_json::json;
 
@@ -128,16 +128,17 @@ mod tests {
 
     #[tokio::test]
     async fn of_two_operators_neither_configuration_is_taken() {
-        let place = fake_api::place(|_, _, _| {
-            let deployments = ["one", "two"].map(|namespace| {
-                json!({
-                    "apiVersion": "apps/v1", "kind": "Deployment",
-                    "metadata": {"namespace": namespace, "name": "flashjob-operator"},
-                })
-            });
+        let requests = AtomicUsize::new(0);
+        let place = fake_api::place(move |_, _, _| {
+            // The second request lists what an older version installed.
+            let namespace = ["one", "two"].get(requests.fetch_add(1, Ordering::Relaxed))?;
             let list = json!({
                 "apiVersion": "apps/v1", "kind": "DeploymentList",
-                "metadata": {"resourceVersion": "1"}, "items": deployments,
+                "metadata": {"resourceVersion": "1"},
+                "items": [{
+                    "apiVersion": "apps/v1", "kind": "Deployment",
+                    "metadata": {"namespace": namespace, "name": "flashjob-operator"},
+                }],
             });
             Some((StatusCode::OK, list))
         });
