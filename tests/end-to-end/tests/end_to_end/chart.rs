@@ -160,6 +160,7 @@ async fn whatever_the_values_the_objects_are_valid(helm: &Helm<'_>) -> anyhow::R
             "metrics": {"service": {"enabled": true, "labels": {"a": "b"}}},
             "networkPolicy": {"enabled": true}, "existingConfigMap": "mine",
         }),
+        json!({"podSecurityContext": {"runAsUser": null, "fsGroup": null}}),
         json!({
             "fullnameOverride": "flash", "crds": {"keep": false}, "global": {"a": 1},
             "enabled": true, "files": {"cosign.pub": "key"},
