@@ -160,6 +160,12 @@ async fn whatever_the_values_the_objects_are_valid(helm: &Helm<'_>) -> anyhow::R
             "metrics": {"service": {"enabled": true, "labels": {"a": "b"}}},
             "networkPolicy": {"enabled": true}, "existingConfigMap": "mine",
         }),
+        // Keys that a person left without a value.
+        json!({
+            "config": null, "caBundles": null, "files": null, "metrics": null,
+            "networkPolicy": null, "podLabels": null, "nameOverride": null, "image": {"tag": null},
+            "plugins": configured()["plugins"],
+        }),
         json!({"podSecurityContext": {"runAsUser": null, "fsGroup": null}}),
         json!({
             "fullnameOverride": "flash", "crds": {"keep": false}, "global": {"a": 1},
@@ -186,6 +192,8 @@ async fn values_that_are_wrong_are_refused_by_name(helm: &Helm<'_>) -> anyhow::R
         (json!({"image": {"name": "a"}}), "name"),
         (json!({"image": {"digest": "sha256:12"}}), "digest"),
         (json!({"rbac": {"scope": "All"}}), "scope"),
+        (json!({"rbac": null}), "missing property 'rbac'"),
+        (json!({"crds": {"keep": null}}), "missing property 'keep'"),
         (json!({"plugins": [{"name": "esp32"}]}), "image"),
         (json!({"caBundles": {"config.yaml": "x"}}), "config.yaml"),
         (json!({"watchNamespace": "fleet"}), "rbac.scope"),
