@@ -25,6 +25,37 @@ suffix is "-deviceplugins".
 {{- printf "%s-%s" $words (printf "%s/%s" .Release.Namespace .Release.Name | sha256sum | trunc 8) }}
 {{- end }}
 
+{{/*
+Name of the ClusterRole of an operator that watches all namespaces. It is the same for every release, so that there can be one alone: two
+such operators would flash one device at the same time, as neither knows of the other's locks.
+*/}}
+{{- define "flashjob-operator.allNamespaces" -}}
+flashjob-operator-all-namespaces
+{{- end }}
+
+{{/*
+Refuses a second installation that would not act, or would act against the first. It reads only what Helm itself must be allowed to read
+in order to install; `helm template` and GitOps tools that render without a cluster see nothing here.
+*/}}
+{{- define "flashjob-operator.refuseSecond" -}}
+{{- range (lookup "apps/v1" "Deployment" .Release.Namespace "").items }}
+{{- $labels := default dict .metadata.labels }}
+{{- $isOperator := or (eq (get $labels "app.kubernetes.io/part-of") "flashjob-operator") (eq (get $labels "app.kubernetes.io/name") "flashjob-operator") }}
+{{- if and $isOperator (ne (get $labels "app.kubernetes.io/instance") $.Release.Name) }}
+{{- fail (printf "Deployment %s in namespace %s is an operator of another installation: both would share the Lease flashjob-operator, and one of them would never act; uninstall the other one, or delete its Deployment, or use another namespace" .metadata.name $.Release.Namespace) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.rbac.create (eq .Values.rbac.scope "Cluster") }}
+{{- $role := lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" (include "flashjob-operator.allNamespaces" .) }}
+{{- $annotations := default dict ($role.metadata).annotations }}
+{{- $name := get $annotations "meta.helm.sh/release-name" }}
+{{- $namespace := get $annotations "meta.helm.sh/release-namespace" }}
+{{- if and $name (or (ne $name .Release.Name) (ne $namespace .Release.Namespace)) }}
+{{- fail (printf "release %s in namespace %s already works on the FlashJobs of all namespaces, and two operators would flash one device at the same time: uninstall that release, or set rbac.scope to Namespaces in both, each with another watchNamespace" $name $namespace) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "flashjob-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "flashjob-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

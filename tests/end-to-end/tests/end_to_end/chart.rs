@@ -108,7 +108,8 @@ async fn the_chart_makes_valid_objects_and_is_installed_changed_rolled_back_and_
     values_that_are_wrong_are_refused_by_name(&helm).await?;
     names_are_unique_and_short_enough(&helm).await?;
     a_release_takes_over_what_was_there_and_leaves_the_jobs(&helm).await?;
-    releases_of_one_name_in_two_namespaces_share_no_object(&helm).await
+    releases_of_one_name_in_two_namespaces_share_no_object(&helm).await?;
+    a_second_installation_that_would_not_act_or_act_twice_is_refused(&helm).await
 }
 
 async fn whatever_the_values_the_objects_are_valid(helm: &Helm<'_>) -> anyhow::Result<()> {
@@ -210,7 +211,9 @@ async fn values_that_are_wrong_are_refused_by_name(helm: &Helm<'_>) -> anyhow::R
 /// Checks that releases whose namespace and name give the same words share no name outside their
 /// namespace, and that the longest name of a release is short enough for every object.
 async fn names_are_unique_and_short_enough(helm: &Helm<'_>) -> anyhow::Result<()> {
-    let values = json!({"metrics": {"service": {"enabled": true}}});
+    let values = json!({
+        "metrics": {"service": {"enabled": true}}, "rbac": {"scope": "Namespaces"},
+    });
     let template = async |release: &str, namespace: &str| {
         let arguments =
             ["template", release, "deploy/chart", "--namespace", namespace, "--values", "-"];
@@ -244,7 +247,8 @@ async fn a_release_takes_over_what_was_there_and_leaves_the_jobs(
     let uid = "00000000-0000-0000-0000-000000000001".to_owned();
     create(testbed, &job("before", &[uid], json!({}))).await?;
     let common = ["install", RELEASE, "deploy/chart", "--namespace", NAMESPACE, "--values", "-"];
-    let arguments = [&common[..], &["--create-namespace", "--take-ownership"]].concat();
+    let arguments =
+        [&common[..], &["--create-namespace", "--take-ownership", "--force-conflicts"]].concat();
     let notes = helm.run(&arguments, &json!({})).await?;
     ensure!(notes.contains("It has no configuration yet"), "{notes}");
     let name = "flashjob-operator-config";
@@ -298,5 +302,34 @@ async fn releases_of_one_name_in_two_namespaces_share_no_object(
     let remaining_roles = roles.list(&Default::default()).await?.items.into_iter();
     let remaining_names: Vec<_> = remaining_roles.filter_map(|role| role.metadata.name).collect();
     ensure!(!remaining_names.iter().any(|name| name.starts_with("site-")), "{remaining_names:?}");
+    Ok(())
+}
+
+async fn a_second_installation_that_would_not_act_or_act_twice_is_refused(
+    helm: &Helm<'_>,
+) -> anyhow::Result<()> {
+    helm.chart("install", &json!({})).await?;
+    let own_namespace = json!({"rbac": {"scope": "Namespaces"}, "crds": {"enabled": false}});
+    for (namespace, values, named) in [
+        (NAMESPACE, own_namespace, "share the Lease"),
+        ("site-c", json!({"crds": {"enabled": false}}), "the FlashJobs of all namespaces"),
+    ] {
+        let arguments = [
+            "install",
+            "second",
+            "deploy/chart",
+            "--create-namespace",
+            "--namespace",
+            namespace,
+            "--values",
+            "-",
+        ];
+        let refused = helm.run(&arguments, &values).await;
+        let error = refused.err().with_context(|| format!("{namespace} is taken"))?.to_string();
+        ensure!(error.contains(named) && error.contains(RELEASE), "{error}");
+    }
+    // The release itself is no second one.
+    helm.chart("upgrade", &json!({})).await?;
+    helm.run(&["uninstall", RELEASE, "--namespace", NAMESPACE], &json!({})).await?;
     Ok(())
 }
