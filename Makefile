@@ -10,6 +10,7 @@ BENCH_OPTIONS ?=
 FUZZ_SECONDS ?= 60
 RUNS ?= 20
 FORCE ?=
+INSTALLER ?= dist/install.yaml
 NODE ?= played
 
 .PHONY: help demo demo-up demo-down test test-node bench nightly soak fuzz lint deny generate sessions build plugins install uninstall deploy undeploy build-installer helm-package run check-tools install-cli docker-build docker-push docker-buildx
@@ -103,28 +104,29 @@ docker-push: ## Push an image that was built: make docker-push IMG=registry/name
 docker-buildx: ## Build the image for several platforms and push it: make docker-buildx IMG=registry/name:tag [TARGET=operator|flasher] [PLATFORMS=linux/amd64,linux/arm64].
 	@$(IMAGE) buildx
 
+# What is applied belongs to this project alone, so a field that another tool set (kubectl set image, Helm) is set back.
 install: ## Install the CustomResourceDefinitions into the current cluster.
-	kubectl apply --server-side -f deploy/crds
+	kubectl apply --server-side --force-conflicts -f deploy/crds
 
 uninstall: ## Remove the CustomResourceDefinitions from the current cluster. Refuses while there are FlashRollouts or FlashJobs, unless FORCE=1.
 	@FORCE='$(FORCE)' deploy/install/remove.sh
 
-deploy: ## Install everything into the current cluster: make deploy IMG=registry/name:tag.
-	@deploy/install/manifests.sh '$(IMG)' | kubectl apply --server-side -f -
+deploy: ## Install everything into the current cluster: make deploy IMG=registry/name:tag [NAMESPACE=flashjob-system].
+	@deploy/install/manifests.sh '$(IMG)' '$(NAMESPACE)' | kubectl apply --server-side --force-conflicts -f -
 	@echo
 	@echo 'The operator starts. Next:'
 	@echo '  kubectl -n $(NAMESPACE) rollout status deployment/flashjob-operator'
 	@echo '  kubectl -n $(NAMESPACE) create configmap flashjob-operator-config --from-file=config.yaml=my-config.yaml --dry-run=client -o yaml | kubectl apply -f -'
 	@echo '  kubectl get deviceplugins'
 
-undeploy: ## Remove everything from the current cluster. Refuses while there are FlashRollouts or FlashJobs, unless FORCE=1.
-	@FORCE='$(FORCE)' deploy/install/remove.sh everything
+undeploy: ## Remove everything from the current cluster: make undeploy [NAMESPACE=flashjob-system]. Refuses while there are FlashRollouts or FlashJobs, unless FORCE=1.
+	@FORCE='$(FORCE)' NAMESPACE='$(NAMESPACE)' deploy/install/remove.sh everything
 
-build-installer: ## Write dist/install.yaml, for kubectl apply --server-side -f: make build-installer IMG=registry/name:tag.
-	@mkdir -p dist
-	@deploy/install/manifests.sh '$(IMG)' >dist/install.yaml.new
-	@mv dist/install.yaml.new dist/install.yaml
-	@echo 'dist/install.yaml installs $(IMG): kubectl apply --server-side -f dist/install.yaml'
+build-installer: ## Write dist/install.yaml, for kubectl apply --server-side -f: make build-installer IMG=registry/name:tag [NAMESPACE=flashjob-system] [INSTALLER=dist/install.yaml].
+	@mkdir -p '$(dir $(INSTALLER))'
+	@deploy/install/manifests.sh '$(IMG)' '$(NAMESPACE)' >'$(INSTALLER).new'
+	@mv '$(INSTALLER).new' '$(INSTALLER)'
+	@echo '$(INSTALLER) installs $(IMG) into namespace $(NAMESPACE): kubectl apply --server-side -f $(INSTALLER)'
 
 helm-package: ## Write dist/flashjob-operator-VERSION.tgz, the Helm chart; push it with: helm push dist/flashjob-operator-VERSION.tgz oci://REGISTRY/PROJECT.
 	@mkdir -p dist

@@ -99,21 +99,25 @@ async fn make_deploy(node: &mut Node) -> anyhow::Result<()> {
     let make = format!("make --silent --directory {}", repository().display());
     let way = Way {
         name: "by-make",
-        install: format!("{make} deploy IMG={OPERATOR}"),
-        uninstall: format!("{make} undeploy"),
-        installation: Installation::default(),
+        install: format!("{make} deploy IMG={OPERATOR} NAMESPACE=fleet-ops"),
+        uninstall: format!("{make} undeploy NAMESPACE=fleet-ops"),
+        installation: Installation {
+            namespace: "fleet-ops".to_owned(),
+            ..Installation::default()
+        },
     };
     way.there_and_back(node).await
 }
 
 async fn installer_file(node: &mut Node) -> anyhow::Result<()> {
     let make = format!("make --silent --directory {}", repository().display());
-    let file = repository().join("dist/install.yaml");
+    // Not dist/install.yaml, which belongs to the person who runs the test.
+    let file = node.folder.join("install.yaml");
     let way = Way {
         name: "by-file",
         install: format!(
-            "{make} build-installer IMG={OPERATOR}
-             kubectl apply --server-side -f {}",
+            "{make} build-installer IMG={OPERATOR} INSTALLER={0}
+             kubectl apply --server-side -f {0}",
             file.display()
         ),
         uninstall: format!("kubectl delete -f {}", file.display()),
