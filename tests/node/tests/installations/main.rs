@@ -128,19 +128,20 @@ async fn installer_file(node: &mut Node) -> anyhow::Result<()> {
 
 async fn one_namespace_only(node: &mut Node) -> anyhow::Result<()> {
     let name = "one-namespace";
+    let make = format!("make --silent --directory {}", repository().display());
     let way = Way {
         name,
         install: format!(
-            "kubectl apply --server-side -f deploy/crds
+            "{make} install
              kubectl apply -f deploy/manager
              sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml \
              | kubectl apply -f -
+             kubectl -n flashjob-system set image deployment/flashjob-operator operator={OPERATOR}
              kubectl -n flashjob-system set env deployment/flashjob-operator \
-             FLASHJOB_WATCH_NAMESPACE={name}
-             kubectl -n flashjob-system set image deployment/flashjob-operator operator={OPERATOR}"
+             FLASHJOB_WATCH_NAMESPACE={name}"
         ),
         uninstall: format!(
-            "kubectl delete -f deploy/crds
+            "{make} uninstall
              sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml \
              | kubectl delete -f -
              kubectl delete -f deploy/manager"
