@@ -8,6 +8,10 @@ need() { # command, how to get it
         missing=1
     fi
 }
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
+    echo "bash $BASH_VERSION is too old: install bash 4.4 or newer (on macOS: brew install bash), and put it first in PATH" >&2
+    missing=1
+fi
 need cargo "install Rust 1.95 or newer with rustup (https://rustup.rs)"
 need go "install Go 1.26 or newer (https://go.dev/doc/install)"
 need cc "install a C compiler (apt-get install build-essential)"

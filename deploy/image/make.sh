@@ -3,9 +3,8 @@
 # CONTAINER_TOOL, PLATFORMS, BASE, BUILD and VERSION from the environment; only IMG is needed.
 #
 # CONTAINER_TOOL is docker, podman, buildah or `layout`; empty, it is the first that works here. `layout` needs no engine: it compiles on
-# this machine and writes an archive that any of them, and containerd, can load.
+# this machine and writes an archive that any of them, and containerd, can load. With an engine, bash 3.2 suffices, which macOS has.
 set -euo pipefail
-shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 command=$1 target=${TARGET:-operator}
 image=${IMG:?set IMG, such as IMG=registry.example.com/flashjob-operator:0.1.0}
@@ -18,7 +17,8 @@ case $target in
         exit 1
         ;;
 esac
-arguments=()
+# Never empty: bash before 4.4 takes an empty array for an unset variable.
+arguments=(--target "$target")
 for name in BASE BUILD VERSION; do
     [[ -z ${!name:-} ]] || arguments+=(--build-arg "$name=${!name}")
 done
@@ -54,7 +54,7 @@ write_layout() {
         builds+=(--build "$architecture=target/image/$architecture")
     done
     mkdir -p "$(dirname "$archive")"
-    cargo run --quiet --locked -p flashjob-xtask -- image --target "$target" --reference "$image" \
+    cargo run --quiet --locked -p flashjob-xtask -- image --reference "$image" \
         --output "$archive" "${builds[@]}" "${arguments[@]}"
     echo "$archive: load it with 'ctr -n k8s.io images import', 'podman load -i' or 'docker load -i' (25 or newer), or push it with 'skopeo copy oci-archive:$archive docker://$image'"
 }
@@ -63,7 +63,7 @@ write_layout() {
 build() { # platforms, further arguments
     local platforms=$1
     shift
-    "$tool" build --platform "$platforms" --target "$target" "${arguments[@]}" "$@" . && return
+    "$tool" build --platform "$platforms" "${arguments[@]}" "$@" . && return
     if [[ $tool != docker ]]; then
         echo "if $tool did not find the image of the build stage: its short name is not resolved here; name it with its registry: make … BUILD=REGISTRY/rust:1.95-bookworm" >&2
     fi
@@ -95,7 +95,7 @@ case $tool-$command in
     *-push) "$tool" push "$image" ;;
     *-build) build "$this_platform" --tag "$image" ;;
     # Docker's store holds one platform of an image alone, so what is built for several goes to the registry at once.
-    docker-buildx) docker buildx build --platform "$platforms" --target "$target" "${arguments[@]}" --tag "$image" --push . ;;
+    docker-buildx) docker buildx build --platform "$platforms" "${arguments[@]}" --tag "$image" --push . ;;
     *-buildx)
         "$tool" manifest rm "$image" >/dev/null 2>&1 || true
         build "$platforms" --manifest "$image"
