@@ -98,6 +98,19 @@ fn the_chart_has_the_version_of_the_program() {
     }
 }
 
+#[test]
+fn the_manifests_and_the_images_have_the_version_of_the_program() {
+    for (file, before) in [
+        ("deploy/manager/manager.yaml", "image: flashjob-operator:"),
+        ("deploy/kustomization.yaml", "newTag: "),
+        ("Dockerfile", "ARG VERSION="),
+    ] {
+        let text = std::fs::read_to_string(repository().join(file)).expect(file);
+        let version = text.lines().find_map(|line| line.trim().strip_prefix(before));
+        assert_eq!(version, Some(env!("CARGO_PKG_VERSION")), "{before} of {file}");
+    }
+}
+
 #[tokio::test]
 async fn the_chart_makes_valid_objects_and_is_installed_changed_rolled_back_and_removed()
 -> anyhow::Result<()> {

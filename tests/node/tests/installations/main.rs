@@ -41,7 +41,7 @@ fn name_the_image(folder: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&file)?;
     let text = text
         .replace("newName: flashjob-operator", &format!("newName: {name}"))
-        .replace("newTag: 0.1.0", &format!("newTag: {tag}"));
+        .replace(concat!("newTag: ", env!("CARGO_PKG_VERSION")), &format!("newTag: {tag}"));
     Ok(std::fs::write(file, text)?)
 }
 
