@@ -45,6 +45,9 @@ fn name_the_image(folder: &Path) -> anyhow::Result<()> {
     Ok(std::fs::write(file, text)?)
 }
 
+/// Command that ends what the operator works on, before it is uninstalled.
+const DELETE_WORK: &str = "kubectl delete flashrollouts,flashjobs --all --all-namespaces";
+
 /// A documented way to install and to uninstall.
 struct Way {
     name: &'static str,
@@ -63,6 +66,7 @@ impl Way {
         life::make_namespace(node, self.name).await?;
         sh(node, &folder, &self.install).await?;
         life::live(node, &self.installation, self.name).await?;
+        sh(node, &folder, DELETE_WORK).await?;
         sh(node, &folder, &self.uninstall).await?;
         node.kubectl(&["delete", "namespace", self.name, "--timeout=180s"]).await?;
         inventory::nothing_new(node, &before).await
@@ -162,8 +166,9 @@ async fn chart(node: &mut Node) -> anyhow::Result<()> {
         ),
         uninstall: format!(
             "{helm} uninstall flashjob-operator --namespace flashjob-system --wait
-             kubectl delete -f deploy/crds
-             kubectl delete namespace flashjob-system"
+             make --silent --directory {} uninstall
+             kubectl delete namespace flashjob-system",
+            repository().display()
         ),
         installation: Installation { values: Some(json!({})), ..Installation::default() },
     };

@@ -45,6 +45,9 @@ const WAIT_AND_REMOVE: &str = "
     kubectl wait flashjobs --all --all-namespaces --for=condition=Reconciling=False --timeout=20m
     kubectl wait pods,services --all-namespaces -l app,uuid --for=delete \
       --timeout=5m
+    kubectl delete flashrollouts --all --all-namespaces
+    kubectl wait flashjobs --all-namespaces -l application.flashjob.nbfc.io/rollout --for=delete \
+      --timeout=5m
     kubectl delete -f deploy/manager -f deploy/rbac/role.yaml";
 
 /// Commands that remove the rest of this operator.
