@@ -175,14 +175,19 @@ pub async fn verify(
         reference: reference.to_string(),
         source,
     };
-    let (mut refusal, mut beyond_limit) = (None, None);
+    let (mut refusal, mut broken, mut beyond_limit) = (None, None, None);
     for digest in digests {
         let mut signatures = Vec::new();
         let demanded = entry(reference, trust).and_then(|entry| entry.cosign.as_ref());
         for form in demanded.iter().flat_map(|cosign| &cosign.forms) {
-            let answer = source.signatures(digest, *form).await.map_err(unavailable)?;
-            signatures.extend(answer.fetched);
-            beyond_limit = beyond_limit.or(answer.beyond_limit);
+            match source.signatures(digest, *form).await {
+                Ok(answer) => {
+                    signatures.extend(answer.fetched);
+                    beyond_limit = beyond_limit.or(answer.beyond_limit);
+                }
+                // Signatures in another form, or of another manifest, may suffice.
+                Err(error) => broken = broken.or(Some(error)),
+            }
         }
         match trust::check(reference, digest, trust, false, &signatures) {
             Ok(signed) => return Ok(signed),
@@ -190,8 +195,9 @@ pub async fn verify(
             Err(error) => refusal = refusal.or(Some(error)),
         }
     }
-    // A signature that was not fetched may be the required one.
-    if let Some(error) = beyond_limit {
+    // A signature that was not fetched may be the required one. An error comes first, as a retry
+    // may succeed.
+    if let Some(error) = broken.or(beyond_limit) {
         return Err(unavailable(error));
     }
     refusal.map_or(Ok(false), |source| {

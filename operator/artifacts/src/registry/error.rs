@@ -100,6 +100,14 @@ pub enum RegistryError {
         /// Errors of its mirrors.
         mirrors: String,
     },
+    /// One of the places with signatures of a manifest cannot be read.
+    #[error("{place} cannot be read: {error}")]
+    Signatures {
+        /// The place.
+        place: String,
+        /// Cause of the error.
+        error: Box<RegistryError>,
+    },
     /// The layout cannot be read.
     #[error("image layout {path} cannot be read: {message}", path = .path.display())]
     Layout {
@@ -175,7 +183,7 @@ impl RegistryError {
                 // 429 is how public registries limit anonymous pulls; it passes after a while.
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Mirrored { error, .. } => error.is_transient(),
+            Self::Mirrored { error, .. } | Self::Signatures { error, .. } => error.is_transient(),
             _ => false,
         }
     }
@@ -189,16 +197,25 @@ impl RegistryError {
         }
     }
 
-    /// Returns the last error, without those of the mirrors tried before it.
+    /// Returns the last error, without those of the mirrors tried before it and without the place
+    /// that it is about.
     #[must_use]
     pub fn last(&self) -> &Self {
-        if let Self::Mirrored { error, .. } = self { error.last() } else { self }
+        match self {
+            Self::Mirrored { error, .. } | Self::Signatures { error, .. } => error.last(),
+            error => error,
+        }
     }
 
     /// Returns true if the error means that the object does not exist. Errors of mirrors tried
     /// before do not count.
     pub(crate) fn is_absence(&self) -> bool {
         matches!(self.last(), Self::NotFound { .. } | Self::NotInLayout { .. })
+    }
+
+    /// Adds the place with signatures that the error is about.
+    pub(crate) fn at(self, place: String) -> Self {
+        Self::Signatures { place, error: Box::new(self) }
     }
 
     /// Adds the errors of the mirrors that were tried before.
@@ -220,7 +237,7 @@ impl RegistryError {
             Self::ForeignRealm { .. } | Self::InsecureRealm { .. } => "TokenServiceRefused",
             Self::Redirect { .. } => "RedirectRefused",
             Self::NotFound { .. } | Self::NotInLayout { .. } => "NotFound",
-            Self::Mirrored { error, .. } => error.reason(),
+            Self::Mirrored { error, .. } | Self::Signatures { error, .. } => error.reason(),
             Self::Layout { .. } => "LayoutUnreadable",
             Self::Status { .. } => "RegistryError",
             Self::Form { .. } => "UnexpectedContent",

@@ -14,7 +14,7 @@ use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Digest;
 use crate::config::SignatureForm;
 
-/// Maximum number of signatures of one manifest that are examined in one form.
+/// Maximum number of signatures of one manifest that are examined in one form and place.
 pub(crate) const SIGNATURES: usize = 64;
 /// Maximum number of attachments whose manifests are fetched to find signatures in one form. More
 /// than [`SIGNATURES`], because not every list says which of them are signatures.

@@ -22,6 +22,40 @@ pub struct Signatures {
     pub beyond_limit: Option<RegistryError>,
 }
 
+impl Signatures {
+    /// Joins the signatures under their tag and those that refer to the manifest. An error of one
+    /// place counts only if the signatures in the other one do not suffice.
+    fn of_both(
+        tagged: Result<Self, RegistryError>,
+        referring: Result<Self, RegistryError>,
+    ) -> Result<Self, RegistryError> {
+        match (tagged, referring) {
+            (Ok(tagged), Ok(referring)) => Ok(tagged.and(referring)),
+            (Ok(found), Err(error)) | (Err(error), Ok(found)) if !found.fetched.is_empty() => {
+                Ok(Self { beyond_limit: Some(error), ..found })
+            }
+            // Of two errors, the one that may pass: a retry can then succeed.
+            (Err(tagged), Err(referring))
+                if referring.is_transient() && !tagged.is_transient() =>
+            {
+                Err(referring)
+            }
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        for signature in other.fetched {
+            // One manifest may be under the tag and also refer to the signed one.
+            if !self.fetched.contains(&signature) {
+                self.fetched.push(signature);
+            }
+        }
+        self.beyond_limit = self.beyond_limit.or(other.beyond_limit);
+        self
+    }
+}
+
 impl Source<'_> {
     /// Returns the signatures of a manifest in one form. No signature is a valid result; a
     /// registry that does not answer is an error.
@@ -33,30 +67,37 @@ impl Source<'_> {
         digest: &Digest,
         form: SignatureForm,
     ) -> Result<Signatures, RegistryError> {
-        if form == SignatureForm::Simple
-            && let Some(signatures) = self.tagged_signatures(digest).await?
-        {
-            return Ok(signatures);
+        if form == SignatureForm::Bundle {
+            return self.referring_signatures(digest, form).await;
         }
-        self.referring_signatures(digest, form).await
+        // Tools of different age sign the same manifest in different places, so neither place is
+        // complete, and neither hides the other.
+        let tag = format!("sha256-{}.sig", digest.hex());
+        let tagged = self.tagged_signatures(digest, &tag).await;
+        let referring = self.referring_signatures(digest, form).await;
+        let (tag, manifest) = (self.what(&tag), self.what(&digest.to_string()));
+        let tagged = tagged.map_err(|error| error.at(format!("tag {tag} with signatures")));
+        let referring =
+            referring.map_err(|error| error.at(format!("signatures that refer to {manifest}")));
+        Signatures::of_both(tagged, referring)
     }
 
     /// Returns the signatures under the tag where older versions of cosign keep all simple
-    /// signatures of a manifest; None if there is no such tag.
+    /// signatures of a manifest; none if there is no such tag.
     async fn tagged_signatures(
         &mut self,
         digest: &Digest,
-    ) -> Result<Option<Signatures>, RegistryError> {
-        let tag = format!("sha256-{}.sig", digest.hex());
+        tag: &str,
+    ) -> Result<Signatures, RegistryError> {
         let manifest = match &mut self.0 {
             Place::Registry(mirrored) => {
-                none_if_absent(mirrored.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?
+                none_if_absent(mirrored.manifest_bytes(tag, None, SIGNATURE_BYTES).await)?
                     .map(|(_, bytes)| bytes)
             }
-            Place::Layout(layout) => layout.simple_signatures(digest, &tag).await?,
+            Place::Layout(layout) => layout.simple_signatures(digest, tag).await?,
         };
-        let Some(bytes) = manifest else { return Ok(None) };
-        let what = self.what(&tag);
+        let Some(bytes) = manifest else { return Ok(Signatures::default()) };
+        let what = self.what(tag);
         let manifest: OciImageManifest = read(&bytes, &what)?;
         let mut signatures = Signatures::default();
         if !self.fetch(&manifest, &what, SignatureForm::Simple, &mut signatures.fetched).await? {
@@ -66,7 +107,7 @@ impl Source<'_> {
                 limit: format!("{SIGNATURES} signatures"),
             });
         }
-        Ok(Some(signatures))
+        Ok(signatures)
     }
 
     /// Returns the signatures in the manifests that refer to this one, as newer tools attach them.
