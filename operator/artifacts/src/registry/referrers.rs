@@ -223,15 +223,17 @@ fn next_link(header: &str) -> Option<&str> {
 /// Returns true for the statuses with which registries, and proxies in front of them, answer if
 /// they do not support the referrers API.
 fn knows_no_referrers(status: StatusCode) -> bool {
+    // These say that there may be a list, which this client may not read, or not now.
+    let withholds_list = matches!(
+        status,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
+    );
+    // A server that does not know the path answers with any of the others: the distribution
+    // specification only prescribes 404, and firewalls refuse unusual paths with codes of their
+    // own.
     status.is_redirection()
-        || matches!(
-            status,
-            StatusCode::BAD_REQUEST
-                | StatusCode::NOT_FOUND
-                | StatusCode::METHOD_NOT_ALLOWED
-                | StatusCode::NOT_ACCEPTABLE
-                | StatusCode::NOT_IMPLEMENTED
-        )
+        || status.is_client_error() && !withholds_list
+        || status == StatusCode::NOT_IMPLEMENTED
 }
 
 /// Encodes a media type for a query, in which a plus sign would mean a space.

@@ -306,7 +306,13 @@ async fn bundles_are_found_by_the_api_over_its_pages_and_by_tag_where_there_is_n
 #[tokio::test]
 async fn a_registry_that_fails_to_list_is_not_taken_for_one_without_signatures() {
     let subject = Digest::of(b"manifest");
-    for status in [StatusCode::BAD_GATEWAY, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS] {
+    for status in [
+        StatusCode::BAD_GATEWAY,
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::TOO_MANY_REQUESTS,
+    ] {
         let fake = with_bundle(subject.clone(), status, true).await;
         assert!(bundles(&fake, &subject).await.is_err(), "{status}");
         assert_eq!(fake.asked().len(), 1, "the tag is asked for only where there is no list");
@@ -318,7 +324,8 @@ async fn a_registry_that_does_not_know_the_list_is_asked_for_the_tag_whatever_it
     let expected = vec![Signature::Bundle("bundle".into())];
     let pages = ["", "{}", "[]", r#"{"manifests": null}"#, "<html>Sign in</html>", "null"];
     let answers = pages.map(|page| answer(200, page)).into_iter();
-    let refusals = [400, 404, 405, 406, 501, 301, 303, 307].map(|code| answer(code, ""));
+    let refusals = [400, 404, 405, 406, 410, 415, 418, 422, 451, 501, 301, 303, 307]
+        .map(|code| answer(code, ""));
     for instead in answers.chain(refusals) {
         let subject = Digest::of(b"manifest");
         let case = format!("{instead:?}");
