@@ -199,6 +199,73 @@ async fn of_several_challenges_in_one_header_the_one_that_can_be_met_is_taken() 
     assert_eq!(pull(&fake, Some(&credentials())).await.expect("pulled"), b"component");
 }
 
+/// A registry that offers these challenges, with `HOST` for its own name, and lets in whoever has
+/// a token of its own token service or the password.
+async fn with_challenges(challenges: String) -> Fake {
+    Fake::start(move |host, path, authorization| match (path, authorization) {
+        (path, _) if path.starts_with("/token") => answer(200, r#"{"token": "t"}"#),
+        (path, Some("Bearer t" | "Basic cm9ib3Q6c2VjcmV0")) if path.contains("/blobs/") => {
+            answer(200, "component")
+        }
+        (_, Some("Bearer t" | "Basic cm9ib3Q6c2VjcmV0")) => answer(200, manifest(b"component", 9)),
+        _ => with(answer(401, ""), "www-authenticate", challenges.replace("HOST", host)),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn of_several_challenges_the_first_that_these_credentials_can_meet_is_taken() {
+    let password = credentials();
+    let token = Credentials { username: crate::IDENTITY_TOKEN.into(), password: "id".into() };
+    let (bearer, foreign) =
+        (r#"Bearer realm="http://HOST/token""#, r#"Bearer realm="https://elsewhere.example/t""#);
+    for (challenges, login, begins) in [
+        (format!("{foreign}, Basic realm=x"), Some(&password), "Basic cm9i"),
+        (format!("{foreign}, {bearer}"), None, "Bearer"),
+        (format!("Basic realm=x, {bearer}"), Some(&token), "Bearer"),
+        (format!("Basic realm=x, {bearer}"), None, "Bearer"),
+        (format!("Basic realm=x, {bearer}"), Some(&password), "Basic cm9i"),
+    ] {
+        let fake = with_challenges(challenges.clone()).await;
+        assert_eq!(pull(&fake, login).await.expect(&challenges), b"component", "{challenges}");
+        let (_, last) = fake.asked().pop().expect("a request");
+        assert!(last.is_some_and(|value| value.starts_with(begins)), "{challenges}");
+    }
+}
+
+#[tokio::test]
+async fn a_challenge_that_nobody_can_meet_is_refused_by_its_realm_or_by_the_credentials() {
+    let token = Credentials { username: crate::IDENTITY_TOKEN.into(), password: "id".into() };
+    let foreign = r#"Basic realm=x, Bearer realm="https://elsewhere.example/t""#;
+    for login in [None, Some(&token)] {
+        let fake = with_challenges(foreign.to_owned()).await;
+        let error = pull(&fake, login).await.expect_err("refused");
+        assert!(matches!(error, RegistryError::ForeignRealm { .. }), "{error}");
+        let fake = with_challenges("Negotiate, Basic realm=x".to_owned()).await;
+        let error = pull(&fake, login).await.expect_err("refused");
+        assert!(matches!(error, RegistryError::Access { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_host_may_have_the_default_port_and_upper_case_letters() {
+    let realm = "http://tokens.example/token".to_owned();
+    for (listed, is_listed) in [
+        ("tokens.example:443", true),
+        ("TOKENS.example", true),
+        ("tokens.example:8443", false),
+        ("other.example:443", false),
+    ] {
+        let realm = realm.clone();
+        let fake = Fake::start(move |_, _, _| bearer(realm.clone())).await;
+        let config = RegistryConfig { token_hosts: vec![listed.to_owned()], ..fake.config() };
+        let error = pull_with(config, Some(&credentials())).await.expect_err("refused");
+        // A listed host is refused for its missing encryption, before anything is sent there.
+        let refused_as_insecure = matches!(error, RegistryError::InsecureRealm { .. });
+        assert_eq!(refused_as_insecure, is_listed, "{listed}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_too_large_by_its_manifest_is_never_fetched_and_more_than_announced_is_not_read() {
     let fake = Fake::start(|_, path, _| {

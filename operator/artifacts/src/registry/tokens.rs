@@ -40,7 +40,7 @@ impl Repository<'_> {
         Ok(())
     }
 
-    /// Obtains the authorization for the first supported challenge.
+    /// Obtains the authorization for the first challenge that these credentials can meet.
     pub(super) async fn authorize(
         &mut self,
         response: &Response,
@@ -48,51 +48,57 @@ impl Repository<'_> {
         what: &str,
     ) -> Result<(), RegistryError> {
         let headers = response.headers().get_all(WWW_AUTHENTICATE).iter();
-        let mut challenges =
-            headers.filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse);
-        let authorization = match challenges.next() {
-            Some(Challenge::Basic) => {
-                // An identity token is only accepted by a token service; as a password it would be
-                // disclosed in vain.
-                let password =
-                    self.credentials.filter(|credentials| credentials.identity_token().is_none());
-                password.map(challenge::basic)
+        let challenges: Vec<Challenge> =
+            headers.filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse).collect();
+        let mut refusal = None;
+        for challenge in challenges {
+            match challenge {
+                Challenge::Basic => {
+                    // An identity token is only accepted by a token service; as a password it
+                    // would be disclosed in vain.
+                    let password =
+                        self.credentials.filter(|login| login.identity_token().is_none());
+                    let Some(password) = password else { continue };
+                    self.authorization = Some(challenge::basic(password));
+                    return Ok(());
+                }
+                Challenge::Bearer { realm, service, scope } => {
+                    let url = match self.token_service(&realm) {
+                        Ok(url) => url,
+                        Err(error) => {
+                            refusal = refusal.or(Some(error));
+                            continue;
+                        }
+                    };
+                    // Some registries omit the scope from the challenge for `/v2/`, which names
+                    // no repository.
+                    let scope = scope.unwrap_or_else(|| {
+                        format!("repository:{}:{}", self.name, outgoing.actions())
+                    });
+                    self.authorization = Some(self.token(url, service, &scope, what).await?);
+                    return Ok(());
+                }
             }
-            Some(Challenge::Bearer { realm, service, scope }) => {
-                // Some registries omit the scope from the challenge for `/v2/`, which names no
-                // repository.
-                let scope = scope
-                    .unwrap_or_else(|| format!("repository:{}:{}", self.name, outgoing.actions()));
-                Some(self.token(&realm, service, &scope, what).await?)
-            }
-            None => None,
-        };
-        self.authorization =
-            Some(authorization.ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))?);
-        Ok(())
+        }
+        // A refused token service tells more than that no challenge could be met.
+        Err(refusal.unwrap_or_else(|| self.access(what, StatusCode::UNAUTHORIZED)))
     }
 
-    /// Exchanges the credentials, if there are any, for a token (distribution's token
-    /// authentication specification).
-    async fn token(
-        &self,
-        realm: &str,
-        service: Option<String>,
-        scope: &str,
-        what: &str,
-    ) -> Result<String, RegistryError> {
+    /// Returns the address of the token service that a challenge names, if the credentials may be
+    /// sent there.
+    fn token_service(&self, realm: &str) -> Result<Url, RegistryError> {
         let foreign =
             || RegistryError::ForeignRealm { host: self.host.clone(), realm: realm.to_owned() };
-        let mut url = Url::parse(realm).map_err(|_| foreign())?;
+        let url = Url::parse(realm).map_err(|_| foreign())?;
         let host = authority(&url);
         // The same host on another port is another service: it gets nothing unless tokenHosts
         // lists it.
         let is_own = authority(&self.url("")?) == host
             || canonical_host(&self.host) == "docker.io" && host == DOCKER_HUB_TOKENS;
         // Harbor and others keep the token service on their own host; others, such as GitLab, do
-        // not.
+        // not. A URL has no default port, which a person may write.
         let is_listed = self.config.is_some_and(|config| {
-            config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host))
+            config.token_hosts.iter().any(|name| canonical_host(name) == canonical_host(&host))
         });
         if !(is_own || is_listed) {
             return Err(foreign());
@@ -105,6 +111,18 @@ impl Repository<'_> {
                 realm: realm.to_owned(),
             });
         }
+        Ok(url)
+    }
+
+    /// Exchanges the credentials, if there are any, for a token (distribution's token
+    /// authentication specification).
+    async fn token(
+        &self,
+        mut url: Url,
+        service: Option<String>,
+        scope: &str,
+        what: &str,
+    ) -> Result<String, RegistryError> {
         let service = service.map(|service| ("service", service));
         let response = match self.credentials.and_then(Credentials::identity_token) {
             Some(token) => {
