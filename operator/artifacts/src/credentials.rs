@@ -6,6 +6,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use regex::Regex;
 use serde::Deserialize;
 
 /// User name with which Docker marks a password as an identity token, which a token service
@@ -13,6 +14,9 @@ use serde::Deserialize;
 pub const IDENTITY_TOKEN: &str = "<token>";
 /// Docker Hub's names. They are one registry, whose API is at the last of them.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+/// Key under which Docker stores the credentials for Docker Hub, in `auths` and in credential
+/// stores.
+const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
 
 /// A user name and its password. The password is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -104,7 +108,8 @@ pub enum CredentialsError {
 
 #[derive(Deserialize)]
 struct DockerConfig {
-    auths: HashMap<String, Entry>,
+    /// None if all passwords are in a credential store.
+    auths: Option<HashMap<String, Entry>>,
 }
 
 #[derive(Deserialize)]
@@ -115,7 +120,7 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-/// Splits a key of `auths` into host and path.
+/// Splits a key of `auths` or `credHelpers` into host and path.
 fn place_of(key: &str) -> (String, String) {
     let bare = key.trim_start_matches("https://").trim_start_matches("http://");
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
@@ -125,18 +130,63 @@ fn place_of(key: &str) -> (String, String) {
     (canonical_host(host), path.to_owned())
 }
 
-/// Returns how specifically a key names a repository; None if it does not name it. A `*` matches
-/// one label of the host, as in the kubelet.
+/// Splits a host into its name and its port.
+fn port_of(host: &str) -> (&str, Option<&str>) {
+    // The address of IPv6 has colons too, and ends with a bracket.
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, Some(port)),
+        _ => (host, None),
+    }
+}
+
+/// Returns true if one label of a host has the form that a key demands: `*` stands for any
+/// characters of the label, and `?` for one.
+fn label_matches(form: &str, label: &str) -> bool {
+    if !form.contains(['*', '?']) {
+        return form == label;
+    }
+    let expression = regex::escape(form).replace(r"\*", ".*").replace(r"\?", ".");
+    Regex::new(&format!("^(?:{expression})$")).is_ok_and(|expression| expression.is_match(label))
+}
+
+/// Returns how specifically a key names a repository; None if it does not name it. Wildcards match
+/// within one label of the host, as in the kubelet.
 fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> {
     let (key_host, key_path) = place_of(key);
+    let ((key_name, key_port), (name, port)) = (port_of(&key_host), port_of(host));
     // A wildcard must not match a dot: *.example.com would otherwise match hosts of any depth.
-    let labels = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
-    let (key_labels, host_labels) = (labels(&key_host), labels(host));
-    let same_host = key_labels.len() == host_labels.len()
-        && key_labels.iter().zip(&host_labels).all(|(a, b)| a == "*" || a == b);
+    let (key_labels, labels): (Vec<&str>, Vec<&str>) =
+        (key_name.split('.').collect(), name.split('.').collect());
+    let same_host = key_port == port
+        && key_labels.len() == labels.len()
+        && key_labels.iter().zip(&labels).all(|(form, label)| label_matches(form, label));
     let rest = repository.strip_prefix(&key_path)?;
     let same_path = key_path.is_empty() || rest.is_empty() || rest.starts_with('/');
     (same_host && same_path).then_some((key_path.len(), usize::from(key_host == host)))
+}
+
+/// Returns the key that names a place, `host` or `host/repository`, of the keys that `auths` or
+/// `credHelpers` of a Docker configuration have. If several match, the one with the longest
+/// matching path wins.
+#[must_use]
+pub fn docker_key<'a>(keys: impl Iterator<Item = &'a str>, place: &str) -> Option<&'a str> {
+    let (host, repository) = place.split_once('/').unwrap_or((place, ""));
+    let host = canonical_host(host);
+    let matching =
+        keys.filter_map(|key| exactness(key, &host, repository).map(|exact| (exact, key)));
+    // Ties are broken by the key itself, so that every load selects the same entry.
+    matching.max().map(|(_, key)| key)
+}
+
+/// Returns the names under which clients keep the credentials for a registry in a credential
+/// store: the one that Docker uses first.
+#[must_use]
+pub fn docker_servers(registry: &str) -> Vec<String> {
+    let canonical = canonical_host(registry);
+    let first = if canonical == DOCKER_HUB[0] { DOCKER_HUB_SERVER } else { registry };
+    let mut servers = vec![first.to_owned(), canonical];
+    servers.dedup();
+    servers
 }
 
 /// Reads the credentials for a place, `host` or `host/repository`. If several entries match, the
@@ -152,14 +202,11 @@ pub fn parse_docker_config_json(
     let config: DockerConfig = serde_json::from_slice(text).map_err(|error| {
         CredentialsError::Decode(format!("at line {}, column {}", error.line(), error.column()))
     })?;
-    let (host, repository) = place.split_once('/').unwrap_or((place, ""));
-    let canonical = canonical_host(host);
-    let exact = config.auths.into_iter().filter_map(|(key, entry)| {
-        exactness(&key, &canonical, repository).map(|exact| (exact, key, entry))
-    });
-    // Ties are broken by the key itself, so that every load selects the same entry.
-    let entry = exact.max_by(|(a, of, _), (b, other, _)| (a, of).cmp(&(b, other)));
-    let (_, _, entry) = entry.ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
+    let host = place.split('/').next().unwrap_or(place);
+    let mut auths = config.auths.unwrap_or_default();
+    let key = docker_key(auths.keys().map(String::as_str), place).map(str::to_owned);
+    let entry = key.and_then(|key| auths.remove(&key));
+    let entry = entry.ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
     let incomplete = || CredentialsError::Incomplete(host.to_owned());
     let non_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
     // `docker login` writes the identity token beside an `auth` without password, so it comes
@@ -224,6 +271,53 @@ mod tests {
             assert_eq!(username.as_deref(), Ok(user), "{place}");
         }
         assert!(parse_docker_config_json(text, "a.b.wild.example/x").is_err());
+    }
+
+    #[test]
+    fn wildcards_match_within_the_labels_of_a_host_as_in_the_kubelet() {
+        for (key, host, is_named) in [
+            ("edge*.fleet.example", "edge7.fleet.example", true),
+            ("edge*.fleet.example", "edge.fleet.example", true),
+            ("*-north.fleet.example", "site-north.fleet.example", true),
+            ("edge.*.example", "edge.fleet.example", true),
+            ("edge?.fleet.example", "edge12.fleet.example", false),
+            ("edge*.fleet.example", "edge7.north.fleet.example", false),
+            ("*.fleet.example", "fleet.example", false),
+            ("edge*.fleet.example", "edge7.fleet.example:5000", false),
+            ("edge*.fleet.example:5000", "edge7.fleet.example:5000", true),
+            ("https://edge*.fleet.example/v2/", "edge7.fleet.example", true),
+            // Everything else in a label is literal.
+            ("e(d)+ge*.fleet.example", "edge7.fleet.example", false),
+        ] {
+            let named = docker_key([key].into_iter(), &format!("{host}/team/image"));
+            assert_eq!(named.is_some(), is_named, "{key} {host}");
+        }
+        let keys = ["*.fleet.example", "edge.fleet.example", "e*.fleet.example/other"];
+        let named = docker_key(keys.into_iter(), "edge.fleet.example/team");
+        assert_eq!(named, Some("edge.fleet.example"));
+    }
+
+    #[test]
+    fn a_configuration_without_passwords_has_no_entry_for_a_registry() {
+        for text in ["{}", r#"{"auths":null}"#, r#"{"credsStore":"pass","HttpHeaders":{}}"#] {
+            assert_eq!(
+                parse_docker_config_json(text.as_bytes(), "reg.example/team/image"),
+                Err(CredentialsError::Missing("reg.example".into())),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_credential_store_keeps_a_registry_under_the_names_that_clients_give_it() {
+        for (registry, servers) in [
+            ("registry-1.docker.io", vec!["https://index.docker.io/v1/", "docker.io"]),
+            ("docker.io", vec!["https://index.docker.io/v1/", "docker.io"]),
+            ("reg.example:443", vec!["reg.example:443", "reg.example"]),
+            ("reg.example:5000", vec!["reg.example:5000"]),
+        ] {
+            assert_eq!(docker_servers(registry), servers, "{registry}");
+        }
     }
 
     #[test]

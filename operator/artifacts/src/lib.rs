@@ -25,7 +25,8 @@ mod source;
 pub mod trust;
 
 pub use credentials::{
-    Credentials, CredentialsError, IDENTITY_TOKEN, Logins, parse_docker_config_json,
+    Credentials, CredentialsError, IDENTITY_TOKEN, Logins, docker_key, docker_servers,
+    parse_docker_config_json,
 };
 pub use flashjob_types::{Digest, InvalidDigest};
 pub use reference::Reference;

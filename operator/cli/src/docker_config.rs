@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use flashjob_plugin_host::{Credentials, CredentialsError, parse_docker_config_json};
+use flashjob_plugin_host::{
+    Credentials, CredentialsError, docker_key, docker_servers, parse_docker_config_json,
+};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -23,12 +24,8 @@ const NOTHING_KNOWN: &str = "credentials not found";
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Config {
-    #[serde(default)]
-    auths: HashMap<String, Map<String, Value>>,
-    #[serde(default)]
     creds_store: Option<String>,
-    #[serde(default)]
-    cred_helpers: HashMap<String, String>,
+    cred_helpers: Option<HashMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -63,12 +60,16 @@ pub async fn credentials(
             ),
         )
     })?;
+    let place = format!("{registry}/{repository}");
     // As in Docker, the helper of a registry goes before `credsStore` and `auths`.
-    if let Some(helper) = config.cred_helpers.get(registry) {
+    let helpers = config.cred_helpers.unwrap_or_default();
+    let helper = docker_key(helpers.keys().map(String::as_str), &place);
+    if let Some(helper) = helper.and_then(|key| helpers.get(key)) {
         return ask(&path, helper, registry).await;
     }
-    let place = format!("{registry}/{repository}");
-    match (parse_docker_config_json(&text, &place), config.creds_store) {
+    // Docker writes an empty name for "no store".
+    let store = config.creds_store.filter(|store| !store.is_empty());
+    match (parse_docker_config_json(&text, &place), store) {
         (Ok(credentials), _) => Ok(Some(credentials)),
         // If there is a credential store, entries are empty.
         (Err(CredentialsError::Missing(_) | CredentialsError::Incomplete(_)), Some(store)) => {
@@ -76,7 +77,6 @@ pub async fn credentials(
         }
         // Only a missing entry permits an anonymous request; a broken one is an error.
         (Err(CredentialsError::Missing(_)), None) => Ok(None),
-        (Err(_), None) if config.auths.is_empty() => Ok(None),
         (Err(error), _) => Err(broken(&path, &error.to_string())),
     }
 }
@@ -97,11 +97,21 @@ fn broken(path: &Path, message: &str) -> Failure {
     )
 }
 
-/// Runs `docker-credential-<helper>`, as Docker does.
+/// Asks a helper for the credentials of a registry, under each name that clients give it.
 async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credentials>, Failure> {
+    for server in docker_servers(registry) {
+        if let Some(credentials) = run(path, helper, &server).await? {
+            return Ok(Some(credentials));
+        }
+    }
+    Ok(None)
+}
+
+/// Runs `docker-credential-<helper>`, as Docker does.
+async fn run(path: &Path, helper: &str, server: &str) -> Result<Option<Credentials>, Failure> {
     let program = format!("docker-credential-{helper}");
     let failed = |message: &str| {
-        broken(path, &format!("{program} returned no credentials for {registry}: {message}"))
+        broken(path, &format!("{program} returned no credentials for {server}: {message}"))
     };
     let mut command = Command::new(&program);
     command
@@ -115,7 +125,7 @@ async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credent
     // scope.
     if let Some(mut input) = child.stdin.take() {
         // If the helper does not read its input, its exit code and output tell the cause.
-        let _ = input.write_all(registry.as_bytes()).await;
+        let _ = input.write_all(server.as_bytes()).await;
     }
     let output = tokio::time::timeout(HELPER_LIMIT, child.wait_with_output()).await;
     let output = output

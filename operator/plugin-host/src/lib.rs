@@ -29,7 +29,8 @@ pub use engine::{COMPILE_PLUGIN, Cost, EngineError, Interface, compile_plugin};
 pub use flashjob_artifacts::trust::entry as trust_entry;
 pub use flashjob_artifacts::{
     Attached, Credentials, CredentialsError, Digest, IDENTITY_TOKEN, Logins, Reference,
-    RegistryError, Signature, TrustError, Unverified, Verified, parse_docker_config_json, places,
+    RegistryError, Signature, TrustError, Unverified, Verified, docker_key, docker_servers,
+    parse_docker_config_json, places,
 };
 pub use flashjob_types::{CallError, DeviceType, ServedTypes, plugin as types};
 pub use host::{Host, HostSettings, LoadError, PluginSource, Published, Stage};

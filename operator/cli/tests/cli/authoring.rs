@@ -1,5 +1,6 @@
 //! Tests of the way from `plugin new` to a signed plugin in a real registry.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -291,6 +292,39 @@ async fn a_registry_that_lets_nobody_in_is_told_apart_from_one_without_the_plugi
     author.log_in("{}")?;
     command_output(plugin(&["inspect", "127.0.0.1:1/a/b:1"], author.folder.path()).output()?)?
         .failed(3, "RegistryUnreachable", "127.0.0.1:1");
+    Ok(())
+}
+
+#[test]
+fn a_credential_helper_is_asked_for_the_name_under_which_docker_stores_a_registry()
+-> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let helper = folder.path().join("docker-credential-echo");
+    // It fails, so that nothing is requested from the registry.
+    std::fs::write(&helper, "#!/bin/sh\necho \"asked for $(cat) by $1\"\nexit 1\n")?;
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755))?;
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let folders = [folder.path().to_owned()].into_iter().chain(std::env::split_paths(&folders));
+    let search = std::env::join_paths(folders)?;
+    let hub = "https://index.docker.io/v1/";
+    for (config, registry, server) in [
+        (json!({"credsStore": "echo"}), "docker.io", hub),
+        (json!({"credsStore": "echo", "auths": {}}), "registry-1.docker.io", hub),
+        (json!({"credHelpers": {"index.docker.io": "echo"}}), "docker.io", hub),
+        (json!({"credHelpers": {hub: "echo"}}), "registry-1.docker.io", hub),
+        (json!({"credHelpers": {"reg.example": "echo"}}), "reg.example:443", "reg.example:443"),
+        (json!({"credHelpers": {"reg.example:443": "echo"}}), "reg.example", "reg.example"),
+    ] {
+        std::fs::write(folder.path().join("config.json"), config.to_string())?;
+        let reference = format!("{registry}/team/plugin:1");
+        let mut command = plugin(&["inspect", &reference], folder.path());
+        let expected = format!("asked for {server} by get");
+        command_output(command.env("PATH", &search).output()?)?.failed(
+            3,
+            "CredentialsBroken",
+            &expected,
+        );
+    }
     Ok(())
 }
 
