@@ -108,7 +108,7 @@ impl FromStr for Reference {
         };
         // Docker takes such a name for a repository on Docker Hub; here a forgotten host is an
         // error.
-        if !host.contains(['.', ':']) && host != "localhost" {
+        if !names_host(host) {
             return invalid("its host has neither a dot nor a port");
         }
         if !is_host(host) {
@@ -180,7 +180,12 @@ pub(crate) const LAYOUT: &str = "oci-layout";
 
 pub(crate) fn is_host(host: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
-    host.bytes().all(good) && !host.starts_with(['.', '-', ':'])
+    !host.is_empty() && host.bytes().all(good) && !host.starts_with(['.', '-', ':'])
+}
+
+/// Returns true if the first part of a name is a host, and not a folder on Docker Hub.
+pub(crate) fn names_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 /// Checks the form of `<name>` (OCI distribution specification 1.1, "Pulling manifests").

@@ -13,7 +13,7 @@ use flashjob_artifacts::config::{InvalidField, check_trust};
 use flashjob_plugin_host::config::{Limits, PullPolicy, RegistryConfig, TrustEntry};
 use flashjob_plugin_host::{Reference, ServedTypes};
 use flashjob_rules::firmware::FirmwareTrust;
-use flashjob_rules::flashjob::grants::{Grants, is_image};
+use flashjob_rules::flashjob::grants::{Grants, check_pattern, is_image};
 use flashjob_rules::flashjob::policy::{
     self, Namespaces, Periods, PodDefaults, PodPolicy, Policy, ServicePolicy, is_dns_label,
 };
@@ -290,12 +290,13 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
             );
             return invalid(field(), &message);
         }
-        // Replace the wildcards by a segment: the result must be a valid image.
-        let example = format!("{host}/{}", path.replace("**", "a").replace('*', "a"));
-        if !is_image(&example) {
-            let message = "no image has this form, so it matches none; expected host/path in \
-                           lower case, with * for a segment and ** for any number";
-            return invalid(field(), message);
+        if let Err(meant) = check_pattern(pattern) {
+            let expected = meant.map_or_else(String::new, |meant| format!(", such as {meant}"));
+            let message = format!(
+                "no image has this form, so it matches none; expected host/path in full and in \
+                 lower case, with * for a whole segment and ** for any number{expected}"
+            );
+            return invalid(field(), &message);
         }
     }
     Ok(())
@@ -374,6 +375,19 @@ mod tests {
                  [\"registry.example/B/*\"]}}]\n",
                 "plugins[0].grants.images[0]",
             ),
+            (
+                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: \
+                 [\"registry.example/b/flash-*\"]}}]\n",
+                "for any number, such as registry.example/b/*",
+            ),
+            (
+                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: \
+                 [\"registry.example/b\", \"team/**\"]}}]\n",
+                "plugins[0].grants.images[1]: no image has this form",
+            ),
+            ("registries: [{host: \"\"}]\n", "registries[0].host"),
+            ("registries: [{host: a.b, tokenHosts: [\"\"]}]\n", "registries[0].tokenHosts[0]"),
+            ("trust: [{match: \"team/**\", allowUnsigned: true}]\n", "such as docker.io/team/**"),
             (
                 "firmwareTrust: [{match: \"registry.example/a/**\", cosign: {}}]\n",
                 "firmwareTrust[0].cosign.publicKeyFiles",

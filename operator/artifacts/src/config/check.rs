@@ -1,7 +1,8 @@
 //! Checks of the configuration that its types cannot express. Pure.
 
 use super::{CosignTrust, KeylessTrust, RegistryConfig, TrustEntry};
-use crate::reference::{LAYOUT, is_host, is_repository};
+use crate::credentials::canonical_host;
+use crate::reference::{LAYOUT, is_host, is_repository, names_host};
 use crate::source::split;
 use crate::trust::SignerRule;
 
@@ -71,15 +72,19 @@ fn check_mirrors(registry: &RegistryConfig, index: usize) -> Result<(), InvalidF
         let field = || format!("registries[{index}].mirrors[{at}]");
         // The host of a mirror is looked up in `registries` for its own TLS settings and password.
         let (host, prefix) = split(mirror);
-        if host.is_empty() || !is_host(host) || prefix.is_some_and(|prefix| !is_repository(prefix))
-        {
+        if !is_host(host) || prefix.is_some_and(|prefix| !is_repository(prefix)) {
             return invalid(field(), "expected host or host/prefix, without scheme");
         }
-        // A registry that fails would otherwise be asked twice.
-        if mirror.eq_ignore_ascii_case(&registry.host) {
+        // A registry that fails would otherwise be asked twice. `is_at` also finds other
+        // spellings, such as the names of Docker Hub and port 443.
+        if prefix.is_none() && registry.is_at(host) {
             return invalid(field(), "this is the registry itself, which is always tried last");
         }
-        if registry.mirrors[..at].contains(mirror) {
+        let is_same = |earlier: &String| {
+            let (other, path) = split(earlier);
+            path == prefix && canonical_host(other) == canonical_host(host)
+        };
+        if registry.mirrors[..at].iter().any(is_same) {
             return invalid(field(), "duplicate mirror");
         }
     }
@@ -116,6 +121,17 @@ fn check_entry(path: &str, trust: &[TrustEntry], index: usize) -> Result<(), Inv
         return invalid(
             field(),
             "expected host/path, host/path/* or host/path/**, with no other wildcard",
+        );
+    }
+    // Docker takes a name without a host for one on Docker Hub; references here name their host.
+    if host != LAYOUT && !names_host(host) {
+        return invalid(
+            field(),
+            &format!(
+                "references name their host, with a dot, a port or localhost, so this matches \
+                 none; expected host/{pattern}, such as docker.io/{pattern}",
+                pattern = entry.pattern
+            ),
         );
     }
     // The path of a layout is a path on disk, which may have upper-case letters.
@@ -223,7 +239,9 @@ mod tests {
                 "publicKeyFiles": ["/k"], "forms": ["bundle"], "require": "all"
             }},
             {"match": "harbor.example/**", "allowUnsigned": true},
-            {"match": "harbor.example/a/b", "allowUnsigned": true}
+            {"match": "harbor.example/a/b", "allowUnsigned": true},
+            {"match": "localhost/a/*", "allowUnsigned": true},
+            {"match": "harbor:5000/a/*", "allowUnsigned": true}
         ]"#;
         assert_eq!(trust(good), Ok(()));
         for (text, field) in [
@@ -249,6 +267,8 @@ mod tests {
             (r#"[{"match": "*.x/a", "allowUnsigned": true}]"#, "trust[0].match"),
             (r#"[{"match": "h.x/fl*", "allowUnsigned": true}]"#, "trust[0].match"),
             (r#"[{"match": "h.x", "allowUnsigned": true}]"#, "trust[0].match"),
+            (r#"[{"match": "team/**", "allowUnsigned": true}]"#, "such as docker.io/team/**"),
+            (r#"[{"match": "team/plugin", "allowUnsigned": true}]"#, "docker.io/team/plugin"),
             (r#"[{"match": "H.x/a", "allowUnsigned": true}]"#, "trust[0].match"),
             (
                 r#"[
@@ -340,15 +360,27 @@ mod tests {
             check(&registries, &[]).map_err(|error| error.field)
         };
         assert_eq!(check_one(r#"["m.x", "m.x:5000/proxy/a"]"#), Ok(()));
-        for mirrors in
-            [r#"["https://m.x"]"#, r#"["m.x/"]"#, r#"["m.x/A"]"#, r#"["H.x"]"#, r#"[""]"#]
-        {
+        for mirrors in [
+            r#"["https://m.x"]"#,
+            r#"["m.x/"]"#,
+            r#"["m.x/A"]"#,
+            r#"["H.x"]"#,
+            r#"[""]"#,
+            r#"["h.x:443"]"#,
+            r#"["/proxy"]"#,
+        ] {
             assert_eq!(
                 check_one(mirrors),
                 Err("registries[0].mirrors[0]".to_owned()),
                 "{mirrors}"
             );
         }
-        assert_eq!(check_one(r#"["m.x", "m.x"]"#), Err("registries[0].mirrors[1]".to_owned()));
+        for mirrors in [r#"["m.x", "m.x"]"#, r#"["m.x/a", "M.x:443/a"]"#] {
+            assert_eq!(
+                check_one(mirrors),
+                Err("registries[0].mirrors[1]".to_owned()),
+                "{mirrors}"
+            );
+        }
     }
 }

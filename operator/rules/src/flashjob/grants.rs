@@ -139,6 +139,50 @@ fn repository(image: &str) -> Option<String> {
     Some(format!("{}/{}", reference.registry().to_ascii_lowercase(), reference.repository()))
 }
 
+/// Checks that a pattern of `images` matches at least one image.
+///
+/// # Errors
+/// The pattern matches none. Returns the pattern that was probably meant, if there is one.
+pub fn check_pattern(pattern: &str) -> Result<(), Option<String>> {
+    let is_wildcard = |segment: &str| matches!(segment, "*" | "**");
+    // A star beside other characters is literal, and no image has one.
+    let whole = |segment: &str| match segment {
+        segment if segment.contains("**") => "**".to_owned(),
+        segment if segment.contains('*') => "*".to_owned(),
+        segment => segment.to_owned(),
+    };
+    let lower = pattern.to_ascii_lowercase();
+    let repaired: Vec<String> = lower.split('/').map(whole).collect();
+    let segments: Vec<&str> = repaired.iter().map(String::as_str).collect();
+    let example = segments.iter().map(|segment| if is_wildcard(segment) { "a" } else { *segment });
+    let example = example.collect::<Vec<_>>().join("/");
+    // The name of that image in full: references may omit the host and folder of Docker Hub,
+    // patterns may not.
+    let Some(image) = repository(&example) else { return Err(None) };
+    if matches(pattern, &image) {
+        return Ok(());
+    }
+    let mut meant: Vec<&str> = image.split('/').collect();
+    if let [first, path @ ..] = segments.as_slice()
+        && (first.contains(['.', ':']) || *first == "localhost")
+    {
+        // The pattern names a host, so another spelling of it may be all that is wrong.
+        let host = meant.first().copied();
+        let other: Vec<&str> = host.into_iter().chain(path.iter().copied()).collect();
+        let other = other.join("/");
+        if matches(&other, &image) {
+            return Err(Some(other));
+        }
+    }
+    // What is missing precedes the segments of the pattern.
+    for (part, segment) in meant.iter_mut().rev().zip(segments.iter().rev()) {
+        if is_wildcard(segment) {
+            *part = segment;
+        }
+    }
+    Err(Some(meant.join("/")))
+}
+
 fn matches(pattern: &str, repository: &str) -> bool {
     let pattern: Vec<&str> = pattern.split('/').collect();
     let segments: Vec<&str> = repository.split('/').collect();
@@ -227,6 +271,39 @@ pub(super) mod tests {
             "harbor.nbfc.io",
         ] {
             assert!(!grants.cover(image), "{image}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_matches_no_image_is_refused_with_the_one_that_was_meant() {
+        for pattern in [
+            "registry.example/team/**",
+            "registry.example:5000/*/flasher",
+            "localhost/team/flasher",
+            "docker.io/**",
+            "docker.io/library/*",
+            "docker.io/team/**/flasher",
+        ] {
+            assert_eq!(check_pattern(pattern), Ok(()), "{pattern}");
+        }
+        for (pattern, meant) in [
+            ("registry.example/team/esp32-*", "registry.example/team/*"),
+            ("registry.example/team**", "registry.example/**"),
+            ("registry.example/*-flasher/one", "registry.example/*/one"),
+            ("Registry.EXAMPLE/team/*", "registry.example/team/*"),
+            ("registry.example/Team/*", "registry.example/team/*"),
+            ("team/**", "docker.io/team/**"),
+            ("team/flasher", "docker.io/team/flasher"),
+            ("docker.io/flasher", "docker.io/library/flasher"),
+            ("docker.io/*", "docker.io/library/*"),
+            ("index.docker.io/team/*", "docker.io/team/*"),
+            ("index.docker.io/**", "docker.io/**"),
+        ] {
+            assert_eq!(check_pattern(pattern), Err(Some(meant.to_owned())), "{pattern}");
+            assert_eq!(check_pattern(meant), Ok(()), "{meant}");
+        }
+        for pattern in ["registry.example/team//a", "registry.example/_team/*", ""] {
+            assert_eq!(check_pattern(pattern), Err(None), "{pattern}");
         }
     }
 
