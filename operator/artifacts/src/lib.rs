@@ -19,6 +19,7 @@ mod credentials;
 #[doc(hidden)]
 pub mod fake_registry;
 pub mod firmware;
+mod pem;
 mod reference;
 mod registry;
 mod source;

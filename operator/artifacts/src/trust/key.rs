@@ -14,6 +14,7 @@ use spki::der::{DecodePem, Encode};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoOwned};
 
 use super::error::TrustError;
+use crate::pem::without_byte_order_mark;
 
 /// RFC 5480, section 2.1.1.
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -41,7 +42,8 @@ impl PublicKey {
     }
 
     fn parse(file: &Path, text: &str) -> Result<Self, String> {
-        let info = SubjectPublicKeyInfoOwned::from_pem(text.trim())
+        let text = without_byte_order_mark(text.as_bytes()).trim_ascii();
+        let info = SubjectPublicKeyInfoOwned::from_pem(text)
             .map_err(|error| format!("not a public key in PEM: {error}"))?;
         let parameter = info
             .algorithm
@@ -74,5 +76,25 @@ impl PublicKey {
     /// Returns true if this key made this signature over this message.
     pub fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(self.algorithm, &self.bytes).verify(message, signature).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_and_blank_lines_around_a_key_do_not_matter() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("cosign.pub");
+        let pem = rcgen::KeyPair::generate().expect("a key").public_key_pem();
+        std::fs::write(&file, &pem).expect("written");
+        let hint = PublicKey::read(&file).map(|key| key.hint).expect("a key");
+        for text in
+            [format!("\u{feff}{pem}"), format!("\u{feff}\r\n{pem}\r\n"), format!("\n{pem}")]
+        {
+            std::fs::write(&file, &text).expect("written");
+            assert_eq!(PublicKey::read(&file).map(|key| key.hint), Ok(hint.clone()), "{text:?}");
+        }
     }
 }
