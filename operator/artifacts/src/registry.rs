@@ -16,6 +16,7 @@ mod receive;
 mod redirects;
 mod referrers;
 mod retry_after;
+mod server_certificate;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -302,7 +303,7 @@ impl<'a> Repository<'a> {
         let causes = || std::iter::successors(Some(first), |error| error.source());
         // reqwest puts the reason several sources deep; its own text only names the URL.
         let message = match causes().find_map(advice_on_certificate) {
-            Some(advice) => advice.to_owned(),
+            Some(advice) => advice,
             None => causes().map(ToString::to_string).collect::<Vec<_>>().join(": "),
         };
         RegistryError::Reach { host: self.host.clone(), message }

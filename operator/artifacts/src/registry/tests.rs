@@ -4,6 +4,8 @@ mod broken;
 mod download;
 mod referrers;
 
+use rustls::CertificateError;
+
 use super::*;
 use crate::Reference;
 use crate::config::SignatureForm;
@@ -528,18 +530,28 @@ async fn a_push_asks_for_a_token_that_may_push_where_the_registry_names_no_scope
 fn what_the_tls_library_has_against_a_certificate_is_said_in_words() {
     let refused = |name: &str| {
         let cause = std::sync::Arc::new(std::io::Error::other(name.to_owned()));
-        let refused = rustls::CertificateError::Other(rustls::OtherError(cause));
+        let refused = CertificateError::Other(rustls::OtherError(cause));
         std::io::Error::other(std::io::Error::other(rustls::Error::InvalidCertificate(refused)))
     };
     assert!(
         advice_on_certificate(&refused("CaUsedAsEndEntity"))
             .is_some_and(|text| text.contains("CA:FALSE"))
     );
-    let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
     assert!(
         advice_on_certificate(&std::io::Error::other(unknown))
             .is_some_and(|text| text.contains("an unknown authority; set"))
     );
+    let second =
+        |second| rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(second));
+    let (time, of_certificate) = (second(2_000_000_000), second(86_400));
+    let expired = CertificateError::ExpiredContext { time, not_after: of_certificate };
+    let early = CertificateError::NotValidYetContext { time, not_before: of_certificate };
+    for (refused, to_do) in [(expired, "renew it on the registry"), (early, "correct the clock")] {
+        let refused = std::io::Error::other(rustls::Error::InvalidCertificate(refused));
+        let advice = advice_on_certificate(&refused).expect("advice");
+        assert!(advice.contains(to_do) && advice.contains("Fri, 02 Jan 1970"), "{advice}");
+    }
     assert_eq!(advice_on_certificate(&refused("BadDer")), None);
     assert_eq!(advice_on_certificate(&std::io::Error::other("refused")), None);
 }
