@@ -11,6 +11,7 @@ mod claim;
 mod client;
 mod download;
 mod error;
+mod proxies;
 mod push;
 mod receive;
 mod redirects;

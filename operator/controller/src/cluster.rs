@@ -2,6 +2,7 @@
 //! leadership, and ownership of objects by this installation.
 
 pub mod answer;
+pub mod configuration;
 pub mod connection;
 pub mod definitions;
 pub mod installation;

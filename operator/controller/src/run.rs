@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use flashjob_config::Access;
 use flashjob_rules::world::World;
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Client, Config};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -21,7 +21,7 @@ use crate::cluster::installation::Installation;
 use crate::cluster::leadership::Leadership;
 use crate::cluster::leadership::election::{Election, LostLease};
 use crate::cluster::watch::Watches;
-use crate::cluster::{connection, definitions, proxy};
+use crate::cluster::{configuration, connection, definitions, proxy};
 use crate::operator::{Operator, Parts};
 use crate::plugins::Plugins;
 use crate::plugins::loader::Loader;
@@ -50,10 +50,8 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] flashjob_config::ConfigError),
     /// No configuration of a cluster was found.
-    #[error(
-        "no configuration of a cluster was found: {0}; set KUBECONFIG, or run inside a cluster"
-    )]
-    Kubeconfig(#[from] kube::config::InferConfigError),
+    #[error(transparent)]
+    Kubeconfig(#[from] configuration::NoCluster),
     /// An environment variable names a proxy that cannot be used.
     #[error(transparent)]
     Proxy(#[from] proxy::InvalidProxy),
@@ -113,8 +111,7 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     // missing file does not, and is read when it appears.
     let config = text.as_deref().map(flashjob_config::parse).transpose()?;
     proxy::check()?;
-    let mut kube_config = Config::infer().await?;
-    proxy::leave_the_api_server_alone(&mut kube_config);
+    let mut kube_config = configuration::read()?;
     let installation = Installation {
         namespace: arguments
             .namespace

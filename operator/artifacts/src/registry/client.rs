@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::{Client, redirect};
+use reqwest::{Client, ClientBuilder, redirect};
 use rustls::CertificateError;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::proxies::proxies;
 use super::server_certificate::trusting;
 use crate::config::RegistryConfig;
 use crate::pem::without_byte_order_mark;
@@ -23,6 +24,8 @@ pub(super) fn client(config: Option<&RegistryConfig>) -> Result<Client, String> 
         .read_timeout(Duration::from_secs(30))
         .timeout(Duration::from_secs(300))
         .user_agent(CLIENT);
+    let proxies = proxies(|name| std::env::var(name).ok())?;
+    builder = proxies.into_iter().fold(builder, ClientBuilder::proxy);
     if let Some(file) = config.and_then(|config| config.ca_file.as_ref()) {
         let failed = |error: String| format!("caFile {}: {error}", file.display());
         let pem = std::fs::read(file).map_err(|error| failed(error.to_string()))?;

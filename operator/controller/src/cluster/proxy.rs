@@ -1,8 +1,6 @@
 //! Proxies from environment variables: they are used for registries, but not for the API server.
-//! Reads the environment and the kubeconfig.
+//! Reads the environment.
 
-use kube::Config;
-use kube::config::Kubeconfig;
 use url::Url;
 
 /// Environment variables that name a proxy; the registries' client reads the same ones.
@@ -47,23 +45,6 @@ fn check_all(value: impl Fn(&str) -> Option<String>) -> Result<(), InvalidProxy>
         return Err(InvalidProxy { variable, why });
     }
     Ok(())
-}
-
-/// Removes the proxy to the API server, unless the kubeconfig itself names one (`proxy-url`): any
-/// other came from the environment.
-pub fn leave_the_api_server_alone(config: &mut Config) {
-    // In a Pod there is no kubeconfig. A `Config` does not tell where its proxy came from.
-    let named = Kubeconfig::read().ok().and_then(|kubeconfig| {
-        let current = kubeconfig.current_context?;
-        let contexts = kubeconfig.contexts.into_iter();
-        let context = contexts.filter(|context| context.name == current).find_map(|of| of.context);
-        let cluster = context?.cluster;
-        let clusters = kubeconfig.clusters.into_iter();
-        clusters.filter(|of| of.name == cluster).find_map(|of| of.cluster)?.proxy_url
-    });
-    if named.is_none_or(|proxy| proxy.is_empty()) {
-        config.proxy_url = None;
-    }
 }
 
 #[cfg(test)]

@@ -386,7 +386,8 @@ async fn a_proxy_of_the_environment_serves_the_registries_and_leaves_the_api_ser
     })
     .await?;
     testbed.kill_operator().await?;
-    testbed.operator_environment = proxy(nowhere, "registry.example,127.0.0.0/8");
+    // Usual spellings that kube itself does not read.
+    testbed.operator_environment = proxy(&format!(" {nowhere} "), "registry.example 127.0.0.0/8,");
     testbed.start_operator().await?;
     plugin_where(&testbed, "esp32", "it serves", |status| status.digest.is_some()).await?;
     testbed.kill_operator().await?;

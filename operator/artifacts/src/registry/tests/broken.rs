@@ -210,9 +210,14 @@ async fn the_usual_variables_name_a_proxy_and_who_is_reached_without() {
         assert!(matches!(error, RegistryError::Reach { .. }), "{error}");
         return;
     }
-    for (proxied, without) in
-        [(true, "localhost,.internal"), (false, "registry.invalid,127.0.0.1"), (false, "*")]
-    {
+    for (proxied, without) in [
+        (true, "localhost,.internal"),
+        (true, "192.168.0.0/16,"),
+        (false, "registry.invalid,127.0.0.1"),
+        (false, "localhost registry.invalid"),
+        (false, "*.invalid,"),
+        (false, "*"),
+    ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let proxy = format!("http://{}", listener.local_addr().expect("an address"));
         let (first, receiver) = tokio::sync::oneshot::channel();
@@ -229,7 +234,8 @@ async fn the_usual_variables_name_a_proxy_and_who_is_reached_without() {
         child
             .args([THIS_TEST, "--exact"])
             .env(CHILD, "registry.invalid")
-            .env("HTTPS_PROXY", &proxy)
+            // Blanks around it are what a value from a file often has.
+            .env("HTTPS_PROXY", format!(" {proxy}\n"))
             .env("NO_PROXY", without);
         child
             .env_remove("https_proxy")
