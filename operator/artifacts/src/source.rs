@@ -120,14 +120,16 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Lists the referrers of this manifest that may be signatures in one form.
+    /// Lists the referrers of this manifest that may be signatures in one form. The last `unasked`
+    /// places of a registry with mirrors are left out.
     async fn referrers(
         &mut self,
         digest: &Digest,
         form: SignatureForm,
+        unasked: usize,
     ) -> Result<Referrers, RegistryError> {
         match &mut self.0 {
-            Place::Registry(mirrored) => mirrored.referrers(digest, form).await,
+            Place::Registry(mirrored) => mirrored.referrers(digest, form, unasked).await,
             Place::Layout(layout) => layout.referrers(digest, form).await,
         }
     }

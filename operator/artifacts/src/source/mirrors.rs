@@ -80,6 +80,28 @@ impl<'a> Mirrored<'a> {
         }
     }
 
+    /// Returns the manifest under a tag from the first place that has it, None if there is none.
+    /// The number is that of the places after the one that decided this: these were not asked.
+    pub async fn manifest_if_present(
+        &mut self,
+        tag: &str,
+        limit: usize,
+    ) -> (usize, Result<Option<Vec<u8>>, RegistryError>) {
+        let mut turn = Turn::default();
+        loop {
+            let answer = self.places[turn.at].manifest_bytes(tag, None, limit).await;
+            let answer = match answer {
+                Ok((_, bytes)) => Ok(Some(bytes)),
+                Err(error) => match none_if_absent(self.try_next(&mut turn, error)) {
+                    Ok(Some(())) => continue,
+                    Ok(None) => Ok(None),
+                    Err(error) => Err(error),
+                },
+            };
+            return (self.places.len() - 1 - turn.at, answer);
+        }
+    }
+
     /// Fetches the blob from the first place that has it.
     pub async fn blob_into(
         &mut self,
@@ -111,11 +133,12 @@ impl<'a> Mirrored<'a> {
     }
 
     /// Lists the referrers of a manifest that may be signatures in one form, from the first place
-    /// that has any: a mirror may have only the manifest.
+    /// that has any: a mirror may have only the manifest. The last `unasked` places are left out.
     pub async fn referrers(
         &mut self,
         digest: &Digest,
         form: SignatureForm,
+        unasked: usize,
     ) -> Result<Referrers, RegistryError> {
         let (mut turn, mut others) = (Turn::default(), Vec::new());
         loop {
@@ -135,7 +158,7 @@ impl<'a> Mirrored<'a> {
                 }
                 Err(error) => error,
             };
-            match none_if_absent(self.try_next(&mut turn, error)) {
+            match none_if_absent(self.try_next_before(unasked, &mut turn, error)) {
                 Ok(Some(())) => {}
                 Ok(None) => return Ok(Referrers::of(others, form)),
                 // One of the others may be a signature all the same.
@@ -151,7 +174,18 @@ impl<'a> Mirrored<'a> {
     /// Proceeds to the next place, unless this error is final. A mirror that does not answer is
     /// not tried again during this load.
     fn try_next(&mut self, turn: &mut Turn, error: RegistryError) -> Result<(), RegistryError> {
-        let is_last = turn.at + 1 == self.places.len();
+        self.try_next_before(0, turn, error)
+    }
+
+    /// Does the same, but leaves out the last `unasked` places.
+    fn try_next_before(
+        &mut self,
+        unasked: usize,
+        turn: &mut Turn,
+        error: RegistryError,
+    ) -> Result<(), RegistryError> {
+        // Places may have been removed since `unasked` was counted.
+        let is_last = turn.at + 1 + unasked >= self.places.len();
         // Errors of the mirrors are kept: "not found" from the registry would hide that a mirror
         // was down.
         if is_last || !self.places[turn.at].allows_fallback(&error) {

@@ -6,9 +6,7 @@ use oci_client::manifest::OciImageManifest;
 use super::attachment::{refers, signature_layers, simple_signature};
 use super::{Place, Source};
 use crate::config::SignatureForm;
-use crate::registry::{
-    CANDIDATES, PAGES, SIGNATURE_BYTES, SIGNATURES, layer_of, none_if_absent, read,
-};
+use crate::registry::{CANDIDATES, PAGES, SIGNATURE_BYTES, SIGNATURES, layer_of, read};
 use crate::trust::Signature;
 use crate::{Digest, RegistryError};
 
@@ -68,13 +66,14 @@ impl Source<'_> {
         form: SignatureForm,
     ) -> Result<Signatures, RegistryError> {
         if form == SignatureForm::Bundle {
-            return self.referring_signatures(digest, form).await;
+            return self.referring_signatures(digest, form, 0).await;
         }
         // Tools of different age sign the same manifest in different places, so neither place is
         // complete, and neither hides the other.
         let tag = format!("sha256-{}.sig", digest.hex());
-        let tagged = self.tagged_signatures(digest, &tag).await;
-        let referring = self.referring_signatures(digest, form).await;
+        // Where a mirror decides about the tag, it decides about the referrers, too.
+        let (unasked, tagged) = self.tagged_signatures(digest, &tag).await;
+        let referring = self.referring_signatures(digest, form, unasked).await;
         let (tag, manifest) = (self.what(&tag), self.what(&digest.to_string()));
         let tagged = tagged.map_err(|error| error.at(format!("tag {tag} with signatures")));
         let referring =
@@ -83,22 +82,33 @@ impl Source<'_> {
     }
 
     /// Returns the signatures under the tag where older versions of cosign keep all simple
-    /// signatures of a manifest; none if there is no such tag.
+    /// signatures of a manifest, and the number of places that were not asked for the tag.
     async fn tagged_signatures(
         &mut self,
         digest: &Digest,
         tag: &str,
-    ) -> Result<Signatures, RegistryError> {
-        let manifest = match &mut self.0 {
-            Place::Registry(mirrored) => {
-                none_if_absent(mirrored.manifest_bytes(tag, None, SIGNATURE_BYTES).await)?
-                    .map(|(_, bytes)| bytes)
-            }
-            Place::Layout(layout) => layout.simple_signatures(digest, tag).await?,
+    ) -> (usize, Result<Signatures, RegistryError>) {
+        let (unasked, manifest) = match &mut self.0 {
+            Place::Registry(mirrored) => mirrored.manifest_if_present(tag, SIGNATURE_BYTES).await,
+            Place::Layout(layout) => (0, layout.simple_signatures(digest, tag).await),
         };
-        let Some(bytes) = manifest else { return Ok(Signatures::default()) };
+        let signatures = match manifest {
+            Ok(Some(bytes)) => self.signatures_in(&bytes, digest, tag).await,
+            Ok(None) => Ok(Signatures::default()),
+            Err(error) => Err(error),
+        };
+        (unasked, signatures)
+    }
+
+    /// Returns the signatures in the manifest under that tag.
+    async fn signatures_in(
+        &mut self,
+        bytes: &[u8],
+        digest: &Digest,
+        tag: &str,
+    ) -> Result<Signatures, RegistryError> {
         let what = self.what(tag);
-        let manifest: OciImageManifest = read(&bytes, &what)?;
+        let manifest: OciImageManifest = read(bytes, &what)?;
         let mut signatures = Signatures::default();
         if !self.fetch(&manifest, &what, SignatureForm::Simple, &mut signatures.fetched).await? {
             signatures.beyond_limit = Some(RegistryError::TooManyAttachments {
@@ -111,13 +121,15 @@ impl Source<'_> {
     }
 
     /// Returns the signatures in the manifests that refer to this one, as newer tools attach them.
-    /// The subject in each manifest decides, not the list of referrers.
+    /// The subject in each manifest decides, not the list of referrers. The last `unasked` places
+    /// are left out.
     async fn referring_signatures(
         &mut self,
         digest: &Digest,
         form: SignatureForm,
+        unasked: usize,
     ) -> Result<Signatures, RegistryError> {
-        let referrers = self.referrers(digest, form).await?;
+        let referrers = self.referrers(digest, form, unasked).await?;
         let number = referrers.candidates.len();
         let mut signatures = Signatures::default();
         let mut unreadable = None;

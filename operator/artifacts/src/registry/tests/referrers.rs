@@ -527,3 +527,35 @@ async fn one_simple_signature_that_is_in_both_places_is_one_signature() {
     let found = signatures(&fake, &subject(), SignatureForm::Simple).await.expect("listed");
     assert_eq!((found.fetched.len(), found.beyond_limit.is_none()), (1, true));
 }
+
+#[tokio::test]
+async fn a_mirror_that_decides_about_the_tag_decides_about_referrers_too() {
+    for (status, is_registry_asked) in [(200, false), (403, false), (404, true), (502, true)] {
+        let mut attachments = Attachments::default();
+        let manifest = attachments.manifest(&Value::Null, &[simple_layer(1)]);
+        let (objects, tag) = (attachments.objects, format!("sha256-{}.sig", subject().hex()));
+        let mirror = Fake::start(move |_, path, _| {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            match objects.get(name) {
+                Some(object) => answer(200, object.clone()),
+                None if name == tag && status == 200 => answer(200, manifest.clone()),
+                None if name == tag => answer(status, ""),
+                None => answer(404, ""),
+            }
+        })
+        .await;
+        let registry = Fake::start(|_, _, _| answer(404, "")).await;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let with_mirror =
+            RegistryConfig { mirrors: vec![mirror.host.clone()], ..registry.config() };
+        let registries = [with_mirror, mirror.config()];
+        // A refusal by a mirror is final only for somebody whom the mirror may know.
+        let logins = [(mirror.host.clone(), credentials())].into_iter().collect();
+        let reference = reference(&registry.host);
+        let mut source =
+            Source::of(&reference, &registries, &logins).expect("valid").expect("a registry");
+        let found = source.signatures(&subject(), SignatureForm::Simple).await;
+        assert_eq!(found.is_ok(), status != 403, "{status}: {found:?}");
+        assert_eq!(!registry.asked().is_empty(), is_registry_asked, "{status}");
+    }
+}
