@@ -19,8 +19,8 @@ pub struct RegistryConfig {
     /// The Secret with the password.
     #[serde(default)]
     pub credentials: Option<CredentialsReference>,
-    /// Certificates of the authority that signed the registry's certificate, in PEM. They replace
-    /// the system's certificates.
+    /// Certificates of the authority that signed the registry's certificate, or that certificate
+    /// itself, in PEM. They replace the system's certificates.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// Use HTTP without TLS. The default is TLS for every host, including loopback.
