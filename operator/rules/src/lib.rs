@@ -4,7 +4,7 @@
 //! - [`flashjob`] decides about one FlashJob, [`rollout`] about one FlashRollout.
 //! - [`world`] caches the observed objects, and takes the snapshots on which they decide.
 //! - [`firmware`] is the question to a registry that both may have, [`schedule`] evaluates
-//!   maintenance windows, [`count`] words numbers.
+//!   maintenance windows, [`count`] words numbers, [`text`] shortens texts.
 #![deny(missing_docs)]
 
 pub mod count;
@@ -12,6 +12,7 @@ pub mod firmware;
 pub mod flashjob;
 pub mod rollout;
 pub mod schedule;
+pub mod text;
 pub mod world;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt::Debug;
 
+use flashjob_rules::text;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -27,10 +28,7 @@ pub fn in_one_line(error: &kube::Error) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let line = lines.join(" ");
     // A proxy may send a whole page.
-    match line.char_indices().nth(LONGEST_CAUSE) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    text::beginning(&line, LONGEST_CAUSE)
 }
 
 /// Returns an error with its sources, without repetition: many errors repeat the text of their

@@ -14,6 +14,7 @@ use super::member_states::{List, Member, instance_of};
 use super::plan::{Plan, Step};
 use super::select::Device;
 use super::snapshot::{Child, Snapshot};
+use crate::text;
 
 /// Maximum number of failed devices that the status names.
 const SHOWN_FAILED: usize = 100;
@@ -166,7 +167,7 @@ impl<'a> Draft<'a> {
                 reason: cause.to_owned(),
                 // The status also has up to 10,000 names, and etcd accepts requests of up to 1.5
                 // MiB by default.
-                message: message.map(|message| message.chars().take(256).collect()),
+                message: message.map(|message| text::beginning(&message, 256)),
             });
         }
     }

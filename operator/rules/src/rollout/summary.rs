@@ -16,6 +16,7 @@ use super::plan::{Plan, Step};
 use super::run_state::RunState;
 use super::snapshot::{Child, Snapshot};
 use crate::count::counted;
+use crate::text;
 
 /// Returns the numbers of devices that were left out, as part of a sentence.
 pub(super) fn left_out(left_out: &LeftOut) -> String {
@@ -287,7 +288,7 @@ fn write_with(
     status.phase = Some(words.phase);
     status.reason = words.reason;
     status.waiting_for = words.waiting_for;
-    status.message = Some(words.message.chars().take(1024).collect());
+    status.message = Some(text::beginning(&words.message, 1024));
     status.observed_generation = rollout.generation;
     // Counts and results change with every device and can wait: the FlashJobs keep the results.
     // Changes that other decisions wait for are written soon.
@@ -351,7 +352,7 @@ pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
         status.phase = Some(RolloutPhase::Aborted);
         status.completion_time.get_or_insert(Time(snapshot.now));
     }
-    status.message = Some(message.chars().take(1024).collect());
+    status.message = Some(text::beginning(&message, 1024));
     status.reason = Some(reason.to_owned());
     status.waiting_for = (!ends).then(|| "a valid spec".to_owned());
     status.observed_generation = rollout.generation;

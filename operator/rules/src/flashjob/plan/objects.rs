@@ -8,6 +8,7 @@ use super::draft::Draft;
 use super::steps::Step;
 use crate::flashjob::make::{self, Attempt};
 use crate::flashjob::observed::{Built, PluginView, Refused};
+use crate::text;
 
 /// Longest message about a failing request, in characters.
 const MESSAGE_LENGTH: usize = 512;
@@ -90,8 +91,8 @@ impl Draft<'_> {
     /// Records why an object does not exist yet, if its creation keeps failing.
     pub(super) fn note_failing(&mut self, uid: &str, name: &str) {
         let Some(error) = self.observed.failing.get(name) else { return };
-        let message: String =
-            format!("{name} cannot be created: {error}").chars().take(MESSAGE_LENGTH).collect();
+        let message =
+            text::beginning(&format!("{name} cannot be created: {error}"), MESSAGE_LENGTH);
         self.waits(reason::REQUEST_FAILING, &message);
         self.set(uid, DeviceState::Exposing, |record| {
             record.reason = Some(reason::REQUEST_FAILING.name.to_owned());

@@ -14,6 +14,7 @@ use super::holds::holds;
 use super::steps::{Plan, Step};
 use crate::firmware::verified;
 use crate::flashjob::observed::{Finish, Observed, after};
+use crate::text;
 
 /// Maximum number of repeatedly failing steps that the message describes; the others are counted.
 const TOLD_STEPS: usize = 2;
@@ -165,8 +166,7 @@ pub(super) fn held_up(observed: &Observed, otherwise: &str) -> Option<FlashJobSt
 pub(super) fn failing_steps(observed: &Observed) -> String {
     let failing = &observed.failing_steps;
     let steps = failing.values().take(TOLD_STEPS);
-    let sentences =
-        steps.map(|step| format!("; {}", step.chars().take(STEP_LENGTH).collect::<String>()));
+    let sentences = steps.map(|step| format!("; {}", text::beginning(step, STEP_LENGTH)));
     let more = failing.len().saturating_sub(TOLD_STEPS);
     let more = (more > 0).then(|| format!("; {more} more requests keep failing"));
     sentences.chain(more).collect()
@@ -353,7 +353,7 @@ fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
             unused.join(", ")
         ));
     }
-    text.chars().take(1024).collect()
+    text::beginning(&text, 1024)
 }
 
 fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -> Vec<Condition> {
