@@ -32,6 +32,7 @@ mod queue;
 mod quota;
 pub mod request;
 pub mod serving;
+mod start;
 mod steps;
 mod summary;
 mod takeover;

@@ -1,7 +1,7 @@
 //! Group budget: limits the devices in flight behind one node or gateway, across this job and all
 //! others.
 
-use flashjob_api::GroupLimit;
+use flashjob_api::{DeviceState, GroupLimit};
 use hashbrown::HashMap;
 
 use super::draft::Draft;
@@ -26,7 +26,19 @@ impl<'a> Draft<'a> {
         for record in self.records.values().filter(|record| self.is_in_flight(record)) {
             groups.count(self.groups_of(&record.uid, limit));
         }
+        // Their beginning may still be stored, also if they cannot start now.
+        for uid in self.observed.beginning.iter().filter(|uid| self.is_waiting(uid)) {
+            groups.count(self.groups_of(uid, limit));
+        }
         Some(groups)
+    }
+
+    /// Returns true if the device has neither a result nor a begun attempt.
+    fn is_waiting(&self, uid: &str) -> bool {
+        let record = self.records.get(uid);
+        self.is_in_spec(uid)
+            && self.result(uid).is_none()
+            && record.is_none_or(|record| record.state == DeviceState::Pending)
     }
 
     fn groups_of(&self, uid: &str, limit: &GroupLimit) -> Vec<&'a str> {
@@ -35,6 +47,10 @@ impl<'a> Draft<'a> {
 
     /// Counts a device as in flight in its groups. If a group is full, returns a message instead.
     pub(super) fn join(&mut self, uid: &str, groups: &mut Groups<'a>) -> Result<(), String> {
+        // It is counted already.
+        if self.observed.beginning.contains(uid) {
+            return Ok(());
+        }
         let device_groups = self.groups_of(uid, groups.limit);
         let most = groups.limit.most;
         let is_full =

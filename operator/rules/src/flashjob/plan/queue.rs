@@ -1,5 +1,4 @@
-//! Chooses the next devices: the guards first, then the plugin's answer, the lock, and a free
-//! place.
+//! Chooses the next devices: the guards first, then the plugin's answer, the lock, and the firmware.
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, VerifyMode, reason};
 use flashjob_types::plugin::Proof;
@@ -32,7 +31,7 @@ impl<'a> Draft<'a> {
             return;
         }
         let noted = self.waiting.clone();
-        let mut places = self.places();
+        let places = self.places();
         let mut ahead = Ahead { each: places + AHEAD, plugins: HashMap::new(), busy: SHOWN_BUSY };
         let ready: Vec<usize> =
             queue.iter().copied().filter(|place| self.is_ready(*place, &mut ahead)).collect();
@@ -42,66 +41,9 @@ impl<'a> Draft<'a> {
             self.waiting = noted;
             return;
         }
-        let quota = if ready.is_empty() { None } else { self.used_up_quota() };
-        let mut groups = self.groups();
-        let before = BeforeStarts {
-            steps: self.plan.steps.len(),
-            last_endpoint: self.last_endpoint.clone(),
-        };
-        // Each keeps its place, also if it cannot start now: its beginning may still be stored.
-        let is_beginning = |place: &&usize| self.observed.beginning.contains(self.uid(**place));
-        let mut beginning = queue.iter().filter(is_beginning).count();
-        let mut started = Vec::new();
-        for place in ready {
-            let uid = self.uid(place);
-            if let Some(message) = &quota {
-                self.waits(reason::WAITING_FOR_QUOTA, message);
-                continue;
-            }
-            let is_beginning = self.observed.beginning.contains(uid);
-            let free = if is_beginning { places } else { places.saturating_sub(beginning) };
-            if free == 0 || self.spec.suspend {
-                if !self.spec.suspend {
-                    self.note_queued(uid);
-                }
-                continue;
-            }
-            if let Some(groups) = &mut groups
-                && let Err(message) = self.join(uid, groups)
-            {
-                self.waits(reason::WAITING_FOR_GROUP, &message);
-                continue;
-            }
-            places -= 1;
-            beginning -= usize::from(is_beginning);
-            started.push((uid, self.records.get(uid).cloned()));
-            let results = self.results.len();
-            self.start(uid);
-            // A device can fail as it starts: its Service or Pod was refused, but the status that
-            // it had begun was not stored. If that exceeds the failure budget, the others of this
-            // plan do not start either.
-            if self.results.len() > results && self.stop_reason().is_some() {
-                self.take_back(started, before);
-                self.waiting = noted;
-                self.stop(&queue);
-                return;
-            }
-        }
-    }
-
-    /// Takes back what starting these devices changed. A pooled Service that one of them took is
-    /// free again in the next plan.
-    fn take_back(&mut self, started: Vec<(&str, Option<DeviceStatus>)>, before: BeforeStarts) {
-        self.plan.steps.truncate(before.steps);
-        self.last_endpoint = before.last_endpoint;
-        for (uid, record) in started {
-            if self.results.contains_key(uid) {
-                continue;
-            }
-            match record {
-                Some(record) => drop(self.records.insert(uid.to_owned(), record)),
-                None => drop(self.records.swap_remove(uid)),
-            }
+        if !self.start_devices(ready, &queue, places) {
+            self.waiting = noted;
+            self.stop(&queue);
         }
     }
 
@@ -171,7 +113,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The uid at a place in the spec.
-    fn uid(&self, place: usize) -> &'a str {
+    pub(super) fn uid(&self, place: usize) -> &'a str {
         &self.spec.uuid[place]
     }
 
@@ -288,7 +230,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Reason for which no more devices are started at all.
-    fn stop_reason(&mut self) -> Option<(Reason, String)> {
+    pub(super) fn stop_reason(&mut self) -> Option<(Reason, String)> {
         if self.job_deadline_passed() {
             return Some((
                 reason::DEADLINE_EXCEEDED,
@@ -382,22 +324,6 @@ impl<'a> Draft<'a> {
             BuildAnswer::Wait | BuildAnswer::Over => false,
         }
     }
-
-    fn start(&mut self, uid: &str) {
-        self.set(uid, DeviceState::Exposing, |record| {
-            record.not_before = None;
-            record.reason = None;
-            record.message = None;
-        });
-        self.expose(uid);
-    }
-}
-
-/// State of the draft before devices start.
-struct BeforeStarts {
-    /// Number of steps.
-    steps: usize,
-    last_endpoint: Option<String>,
 }
 
 /// Limits on the part of the queue that is examined closely.
