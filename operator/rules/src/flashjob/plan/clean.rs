@@ -106,17 +106,23 @@ impl<'a> Draft<'a> {
         is_orphaned && pod.ended.is_some()
     }
 
-    /// Returns true if the ended Pod still reserves its slot: after an attempt that was not judged
-    /// as flashed, a pooled Service is not reused immediately.
+    /// Returns true if the ended Pod still reserves its address: after an attempt that did not flash
+    /// its device, a pooled Service is not reused immediately. Without its Pod, a Service for one
+    /// device is kept by [`Self::is_needed`], which cannot tell then that the container failed.
     fn keeps_its_slot(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
+        let keeps = match pooled {
+            true => !self.was_flashed(&pod.device, pod.attempt),
+            false => {
+                self.is_flashed_despite_failure(&pod.device, pod.attempt)
+                    && self.service(&pod.name).is_some()
+            }
+        };
         let ended =
             self.observed.stages.get(&pod.name).filter(|(stage, _)| *stage == Stage::Ended);
         let ended = ended.map(|(_, since)| *since);
         let seconds = self.observed.periods.late_callback_seconds;
-        pooled
-            && !self.was_flashed(&pod.device, pod.attempt)
-            && ended.is_some_and(|ended| !self.over(ended, seconds))
+        keeps && ended.is_some_and(|ended| !self.over(ended, seconds))
     }
 
     /// Returns true if the attempt's container was not started, so that no device was asked to

@@ -200,6 +200,11 @@ impl<'a> Draft<'a> {
         self.pods.get(name).copied()
     }
 
+    /// The Pods of a device, of any run.
+    pub fn pods_of(&self, uid: &str) -> &[&'a Arc<Pod>] {
+        self.pods_of.get(uid).map_or(&[], Vec::as_slice)
+    }
+
     pub fn service(&self, name: &str) -> Option<&'a Arc<Service>> {
         self.services.get(name).copied()
     }

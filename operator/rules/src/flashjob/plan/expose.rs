@@ -47,6 +47,11 @@ impl Draft<'_> {
         if self.proof(uid) != Proof::Proven {
             return self.back_to_queue(uid, None);
         }
+        // Somebody else flashed the device since its turn came. With the old baseline, that version
+        // would count as proof of a Pod that has not begun.
+        if attempt == 1 && self.has_changed_to_the_version(uid) {
+            return self.back_to_queue(uid, None);
+        }
         // While this attempt waited, the device reported the result of one that was given up.
         if attempt > 1 && self.is_proven(uid) {
             return self.flashed(uid, plugin::Proof::ReportedVersion);

@@ -45,20 +45,53 @@ impl Draft<'_> {
     /// Returns true if the device has changed to the new version since its first attempt began,
     /// and the mode of `verify` takes reported versions into account.
     pub fn is_proven(&self, uid: &str) -> bool {
-        let baseline = self.records.get(uid).and_then(|record| record.baseline_version.as_deref());
-        let version = self.spec.version.as_str();
-        self.spec.verify.mode != Some(VerifyMode::None)
-            && baseline.is_some_and(|baseline| baseline != version)
-            && self.reported(uid) == Some(version)
+        self.spec.verify.mode != Some(VerifyMode::None) && self.has_changed_to_the_version(uid)
     }
 
-    /// Returns true if an attempt was judged as flashed: its device is verifying, or has
-    /// completed.
+    /// Returns true if the device reported another version when its first attempt began, and
+    /// reports the requested one now.
+    pub fn has_changed_to_the_version(&self, uid: &str) -> bool {
+        let baseline = self.records.get(uid).and_then(|record| record.baseline_version.as_deref());
+        let version = self.spec.version.as_str();
+        baseline.is_some_and(|baseline| baseline != version) && self.reported(uid) == Some(version)
+    }
+
+    /// Returns true if this attempt flashed its device, which then restarted and does not connect
+    /// for it any more.
     pub fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
-        let verifying = self.records.get(device).is_some_and(|record| {
+        self.is_judged_flashed(device, attempt) && !self.has_failed_pod(device, attempt)
+    }
+
+    /// Returns true if the device was judged as flashed although this attempt's container failed.
+    /// Another job may have flashed it before this attempt asked it, and then it may still connect.
+    pub fn is_flashed_despite_failure(&self, device: &str, attempt: Option<u32>) -> bool {
+        self.is_judged_flashed(device, attempt) && self.has_failed_pod(device, attempt)
+    }
+
+    /// Returns true if the device was judged as flashed in this attempt, its last.
+    fn is_judged_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
+        let is_verifying = self.records.get(device).is_some_and(|record| {
             record.state == DeviceState::Verifying && Some(record.attempt) == attempt
         });
-        verifying || self.result(device) == Some(Finish::Completed)
+        let is_last = || self.attempts(device).is_none_or(|last| attempt == Some(last));
+        is_verifying || self.result(device) == Some(Finish::Completed) && is_last()
+    }
+
+    /// Number of attempts of a device that has completed or failed. A status written before results
+    /// had details does not tell.
+    fn attempts(&self, device: &str) -> Option<u32> {
+        let stored = self.observed.job.status.results.get(device).filter(|_| self.same_run);
+        self.details.get(device).or(stored).map(|details| details.attempts)
+    }
+
+    /// Returns true if the Pod of this attempt exists, and has ended without success.
+    fn has_failed_pod(&self, device: &str, attempt: Option<u32>) -> bool {
+        self.pods_of(device).iter().any(|pod| {
+            pod.run.as_deref() == Some(&self.spec.run)
+                && pod.attempt == attempt
+                && pod.gone.is_none()
+                && pod.ended.as_ref().is_some_and(|ended| ended.exit_code != Some(0))
+        })
     }
 
     /// Fails a device that already reports the requested version: nothing could be proven.

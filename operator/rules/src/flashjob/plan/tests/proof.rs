@@ -3,7 +3,7 @@
 use flashjob_api::{DeviceState, reason};
 use serde_json::json;
 
-use super::fixture::{Case, ESP32};
+use super::fixture::{Case, ESP32, deletes, key};
 use crate::flashjob::plan::Step;
 
 #[test]
@@ -144,6 +144,64 @@ fn a_proof_that_comes_before_the_next_attempt_takes_its_place_unless_nobody_look
         assert_eq!(case.status().counts.expect("counts").completed, completed, "{mode}");
         let creates = plan.steps.iter().any(Step::creates);
         assert_eq!(creates, completed == 0, "{mode}: {plan:?}");
+    }
+}
+
+#[test]
+fn the_address_of_a_failed_attempt_is_not_given_away_at_once_though_the_device_is_proven() {
+    // Another job flashed the device while the container ran, or while the device waited for its
+    // next attempt.
+    for while_it_ran in [true, false] {
+        let spec = json!({"verify": {"mode": "Required"}});
+        let mut case = Case::new(&["a"], &spec);
+        let pods = case.start();
+        let name = pods[0].metadata.name.clone().expect("a name");
+        let uid = pods[0].metadata.uid.clone().expect("a uid");
+        if while_it_ran {
+            reports(&mut case, "2");
+        }
+        case.end(&pods[0], 1);
+        case.settle();
+        if !while_it_ran {
+            case.world.lose_pod(&key("job"), &name, &uid, case.now);
+            case.settle();
+            reports(&mut case, "2");
+        }
+        let plan = case.pass(15);
+        assert_eq!(case.status().completed_uuids, ["a"]);
+        assert_eq!((deletes(&plan, "pod"), deletes(&plan, "service")), (0, 0), "{plan:?}");
+        let mut plan = case.pass(45);
+        if while_it_ran {
+            assert_eq!((deletes(&plan, "pod"), deletes(&plan, "service")), (1, 0), "{plan:?}");
+            case.world.lose_pod(&key("job"), &name, &uid, case.now);
+            plan = case.settle();
+        }
+        assert_eq!(deletes(&plan, "service"), 1, "{plan:?}");
+    }
+}
+
+#[test]
+fn a_version_that_another_job_flashed_before_the_pod_was_made_is_no_proof_of_it() {
+    for (mode, result) in [("Required", Some(DeviceState::Failed)), ("BestEffort", None)] {
+        let mut case = Case::new(&["a"], &json!({"verify": {"mode": mode}}));
+        case.balanced = false;
+        let services = case.settle();
+        case.carry_out(&services);
+        case.settle();
+        assert_eq!(case.stands("a").0, DeviceState::Exposing);
+        reports(&mut case, "2");
+        case.settle();
+        match result {
+            Some(state) => {
+                let expected = (state, reason::VERSION_UNPROVABLE.name.to_owned());
+                assert_eq!(case.stands("a"), expected);
+            }
+            None => {
+                assert_eq!(case.stands("a").0, DeviceState::Exposing);
+                let baseline = case.status().devices[0].baseline_version.clone();
+                assert_eq!(baseline.as_deref(), Some("2"));
+            }
+        }
     }
 }
 
