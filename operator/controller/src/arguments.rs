@@ -22,6 +22,10 @@ pub struct Arguments {
     /// the kubeconfig's.
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: Option<String>,
+    /// ConfigMap from which the configuration file is mounted: named in the advice on an incomplete
+    /// configuration, not read.
+    #[arg(long, default_value = "flashjob-operator-config", env = "FLASHJOB_CONFIG_MAP")]
+    pub config_map: String,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value = "0.0.0.0:8081", env = "FLASHJOB_HEALTH_ADDRESS")]
     pub health_address: SocketAddr,

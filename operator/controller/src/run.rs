@@ -118,6 +118,7 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
             .clone()
             .unwrap_or_else(|| kube_config.default_namespace.clone()),
         watched: arguments.watch_namespace.clone(),
+        config_map: arguments.config_map.clone(),
     };
     let identity = identity();
     // With this header, the API server's audit log shows which replica sent a request.

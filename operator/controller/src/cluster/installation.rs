@@ -13,6 +13,8 @@ pub struct Installation {
     pub namespace: String,
     /// The only namespace that is watched; None if all are.
     pub watched: Option<String>,
+    /// ConfigMap, in its namespace, from which its configuration is mounted.
+    pub config_map: String,
 }
 
 /// Owner of a DevicePlugin.
@@ -63,8 +65,13 @@ mod tests {
 
     #[test]
     fn installations_of_one_namespace_name_their_objects_apart_and_know_their_own() {
-        let all = Installation { namespace: "flashjob-system".into(), watched: None };
-        let one = Installation { namespace: "north-system".into(), watched: Some("north".into()) };
+        let installation = |namespace: &str, watched: Option<&str>| Installation {
+            namespace: namespace.to_owned(),
+            watched: watched.map(str::to_owned),
+            config_map: "config".to_owned(),
+        };
+        let all = installation("flashjob-system", None);
+        let one = installation("north-system", Some("north"));
         assert_eq!(all.object_name("esp32"), "esp32");
         assert_eq!(one.object_name("esp32"), "esp32.north");
         let mut object = DevicePlugin::new("esp32", DevicePluginSpec::default());

@@ -9,9 +9,6 @@ use super::problem::{Cause, Problem};
 use crate::cluster::installation::Installation;
 use flashjob_config::{OperatorConfig, PluginConfig};
 
-/// Name of the ConfigMap that the supplied manifests mount.
-const CONFIG_MAP: &str = "flashjob-operator-config";
-
 /// Returns the problem of a missing configuration file.
 #[must_use]
 pub fn missing(path: &Path, installation: &Installation) -> Problem {
@@ -66,9 +63,9 @@ fn is_untrusted(plugin: &PluginConfig, config: &OperatorConfig) -> bool {
     plugin.image.name().is_some() && trust_entry(&plugin.image, &config.trust).is_none()
 }
 
-fn command(Installation { namespace, .. }: &Installation) -> String {
+fn command(Installation { namespace, config_map, .. }: &Installation) -> String {
     format!(
-        "kubectl -n {namespace} create configmap {CONFIG_MAP} \
+        "kubectl -n {namespace} create configmap {config_map} \
          --from-file=config.yaml=my-config.yaml --dry-run=client -o yaml | kubectl apply -f -"
     )
 }
@@ -83,7 +80,11 @@ mod tests {
              plugins: {plugins}\ntrust: {trust}\n"
         );
         let config = flashjob_config::parse(&text).expect("a configuration");
-        let installation = Installation { namespace: "ops".into(), watched: None };
+        let installation = Installation {
+            namespace: "ops".into(),
+            watched: None,
+            config_map: "fleet-config".into(),
+        };
         of(&config, Path::new("/etc/flashjob/config.yaml"), &installation)
     }
 
@@ -91,7 +92,7 @@ mod tests {
     fn a_configuration_without_plugins_or_trust_says_what_to_add() {
         let none = advice("[]", "[]").expect("advice");
         assert_eq!(none.cause, Cause::PluginsMissing);
-        assert!(none.message.contains("kubectl -n ops create configmap flashjob-operator-config"));
+        assert!(none.message.contains("kubectl -n ops create configmap fleet-config"));
         let plugins = "[{name: a, image: 'registry.example/x/a:1'}, \
                         {name: b, image: 'registry.example/y/b:1'}]";
         let trust = "[{match: 'registry.example/x/**', allowUnsigned: true}]";

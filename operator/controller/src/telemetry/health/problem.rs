@@ -344,7 +344,11 @@ mod tests {
     use super::*;
 
     fn installation(watched: Option<&str>) -> Installation {
-        Installation { namespace: "ops".into(), watched: watched.map(str::to_owned) }
+        Installation {
+            namespace: "ops".into(),
+            watched: watched.map(str::to_owned),
+            config_map: "config".into(),
+        }
     }
 
     fn problem(
