@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flashjob_rules::world::World;
 use flashjob_rules::world::change::Change;
 use kube::Client;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::cluster::installation::Installation;
 use crate::cluster::leadership::Leadership;
@@ -19,6 +19,11 @@ use crate::telemetry::health::keeper::Reports;
 use crate::telemetry::metrics::Metrics;
 use flashjob_config::Access;
 use flashjob_config::OperatorConfig;
+
+/// Deletes of Pods and Services that may wait for their answers at the same time: half of the
+/// requests of a client. A status write frees hundreds of objects at once, and the creates of the
+/// devices that take their places would have to wait behind them.
+const DELETES_IN_FLIGHT: usize = 40;
 
 /// The running operator.
 pub struct Operator {
@@ -37,6 +42,8 @@ pub struct Operator {
     pub keepers_recorder: kube::runtime::events::Recorder,
     /// Metrics of the operator.
     pub metrics: Arc<Metrics>,
+    /// Permits for deletes of Pods and Services.
+    pub deletes: Semaphore,
     /// Channel for problem reports.
     pub reports: Reports,
     /// Installation that this operator is part of.
@@ -114,6 +121,12 @@ impl Operator {
             recorder,
             keepers_recorder,
             metrics,
+            deletes: Semaphore::new(
+                std::env::var("EXPERIMENT_DELETES")
+                    .ok()
+                    .and_then(|n| n.parse().ok())
+                    .unwrap_or(DELETES_IN_FLIGHT),
+            ),
             reports,
             installation,
             tasks,

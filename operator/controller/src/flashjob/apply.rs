@@ -329,6 +329,8 @@ async fn delete_object<K: NamespacedObject + Readable + Trim>(
     name: &str,
     uid: &str,
 ) -> kube::Result<bool> {
+    // The semaphore is never closed.
+    let _permit = operator.deletes.acquire().await;
     match delete::<K>(operator.client.clone(), namespace, name, uid).await? {
         Deleted::Going(object) => {
             if let Some(object) = object.and_then(Trim::trim) {
