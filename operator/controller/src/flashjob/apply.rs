@@ -389,9 +389,15 @@ async fn read_node(operator: &Operator, name: String) -> kube::Result<Duration> 
     let asked_at = Timestamp::now();
     let leases: Api<Lease> = Api::namespaced(operator.client.clone(), NODE_LEASES);
     let nodes: Api<core::Node> = Api::all(operator.client.clone());
-    let (lease, node) = tokio::try_join!(leases.get_opt(&name), nodes.get_opt(&name))?;
-    let node = node.unwrap_or_default();
+    let (lease, node) = tokio::join!(leases.get_opt(&name), nodes.get_opt(&name));
+    let node = node?.unwrap_or_default();
     let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    let is_out_of_service = taints.iter().any(|taint| taint.key == OUT_OF_SERVICE);
+    // The taint counts also where the right to read the Lease is missing.
+    let lease = match lease {
+        Err(error) if !is_out_of_service => return Err(error),
+        lease => lease.ok().flatten(),
+    };
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     let mut conditions = conditions.iter();
     operator.tell(Change::Node(NodeState {
@@ -400,7 +406,7 @@ async fn read_node(operator: &Operator, name: String) -> kube::Result<Duration> 
         created_at: node.metadata.creation_timestamp.map(|time| time.0),
         is_ready: conditions
             .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-        is_out_of_service: taints.iter().any(|taint| taint.key == OUT_OF_SERVICE),
+        is_out_of_service,
         lease: lease.as_ref().and_then(node_lease),
     }));
     Ok(READ_NODE_AGAIN)
