@@ -134,13 +134,23 @@ pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
     if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
         return waits(Cause::Scheduler, "no scheduler has assigned the Pod to a node".to_owned());
     }
-    // The flash container waits for any init container that is stuck.
-    let stuck = flash(pod).filter(|status| waits_for(status).is_some_and(is_stuck));
-    let stuck = stuck.or_else(|| init(pod).find(|status| waits_for(status).is_some_and(is_stuck)));
-    if let Some(stuck) = stuck {
-        return waits_for(stuck).map(|state| container_waits(&stuck.name, state));
+    let container = flash(pod);
+    let stuck = |status: &core::ContainerStatus| {
+        let state = waits_for(status).filter(|state| is_stuck(state))?;
+        Some(container_waits(&status.name, state))
+    };
+    if let Some(waiting) = container.and_then(stuck) {
+        return Some(waiting);
     }
-    let starting = waits_for(flash(pod)?)?;
+    // Init containers delay only the start of the flash container. Afterwards a native sidecar,
+    // which is an init container too, may crash or wait for its image without any effect on it.
+    if container.is_some_and(|status| was_started(status) || terminated(status).is_some()) {
+        return None;
+    }
+    if let Some(waiting) = init(pod).find_map(stuck) {
+        return Some(waiting);
+    }
+    let starting = waits_for(container?)?;
     // The kubelet sets this condition once the sandbox and the network of the Pod exist, for which
     // it first mounts the volumes.
     if condition(pod, "PodReadyToStartContainers", "False").is_some() {

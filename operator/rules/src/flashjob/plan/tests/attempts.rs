@@ -143,6 +143,32 @@ fn what_waiting_cannot_change_fails_the_device_at_once() {
 }
 
 #[test]
+fn a_native_sidecar_that_gets_stuck_ends_no_attempt_whose_flash_container_was_started() {
+    let restarts = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}});
+    let refused = json!({"waiting": {
+        "reason": "CreateContainerConfigError",
+        "message": "container has runAsNonRoot and image will run as root",
+    }});
+    let pull = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}});
+    for sidecar in [restarts, refused, pull] {
+        let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 700}));
+        let pods = case.start();
+        let flash = container("flash", &json!({"running": {}}));
+        case.report(
+            &pods[0],
+            &json!({
+                "phase": "Running", "startTime": "2020-01-01T00:00:00Z",
+                "containerStatuses": [flash],
+                "initContainerStatuses": [container("log-shipper", &sidecar)],
+            }),
+        );
+        case.settle();
+        assert_eq!(deletes(&case.pass(400), "pod"), 0, "{sidecar}");
+        assert_eq!(case.stands("a"), (DeviceState::Flashing, String::new()), "{sidecar}");
+    }
+}
+
+#[test]
 fn a_pod_that_was_stopped_keeps_its_reason_whatever_it_waits_for_while_it_ends() {
     let mut case = Case::new(&["a"], &json!({}));
     let pods = case.start();
