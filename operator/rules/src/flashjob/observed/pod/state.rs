@@ -28,6 +28,13 @@ const CONTAINER_ERRORS: [&str; 7] = [
     "RunContainerError",
     "CrashLoopBackOff",
 ];
+/// Phrases by which the kubelet reports that a Pod exceeded a limit of its own: of a container, of
+/// all containers, or of an emptyDir volume (Kubernetes, pkg/kubelet/eviction/helpers.go).
+const OWN_LIMITS: [&str; 3] = [
+    "exceeded its local ephemeral storage limit",
+    "exceeds the total limit of containers",
+    "exceeds the limit",
+];
 
 /// Reason for which a Pod cannot make progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,12 +253,12 @@ pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
     }
     // Reason that the kubelet or a controller gives for the Pod as a whole.
     let of_pod = status.reason.clone().filter(|reason| !reason.is_empty());
-    // An eviction by the cluster sets the condition DisruptionTarget. Evicted without it is the
-    // Pod's own doing: it exceeded a limit on its storage.
     let is_disrupted = disruption.is_some()
-        || of_pod
-            .as_deref()
-            .is_some_and(|reason| !matches!(reason, "DeadlineExceeded" | "Evicted"));
+        || of_pod.as_deref().is_some_and(|reason| match reason {
+            "DeadlineExceeded" => false,
+            "Evicted" => !exceeded_its_limit(status),
+            _ => true,
+        });
     if is_disrupted && exit_code != Some(0) {
         let reason = of_pod.or_else(|| disruption?.reason.clone()).unwrap_or_default();
         let message = disruption.and_then(|condition| condition.message.clone());
@@ -281,6 +288,15 @@ pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
         _ => "Error".to_owned(),
     });
     Some(with(pod, EndedBy::Attempt, exit_code, reason, text.or_else(|| status.message.clone())))
+}
+
+/// Returns true if the kubelet evicted the Pod because it used more storage than its own limits
+/// allow. A node under pressure that rejects a Pod gives the same reason, and old kubelets evict
+/// under pressure without the condition DisruptionTarget. Whether a container was started does not
+/// tell these apart, as old kubelets drop the containers' statuses, so the message decides.
+fn exceeded_its_limit(status: &core::PodStatus) -> bool {
+    let message = status.message.as_deref().unwrap_or_default();
+    OWN_LIMITS.iter().any(|phrase| message.contains(phrase))
 }
 
 fn with(

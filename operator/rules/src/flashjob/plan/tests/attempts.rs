@@ -317,13 +317,28 @@ fn a_refused_attachment_is_not_counted_as_a_disruption_and_alternating_with_thos
 }
 
 #[test]
-fn a_pod_that_used_more_than_its_own_limit_failed() {
-    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
-    let pods = case.start();
-    let message = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi.";
-    case.report(&pods[0], &json!({"phase": "Failed", "reason": "Evicted", "message": message}));
-    case.settle();
-    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::POD_FAILED.name.into()));
+fn an_evicted_pod_failed_only_if_it_used_more_than_its_own_limit() {
+    let disrupted = (DeviceState::Pending, reason::DISRUPTED.name.to_owned());
+    let failed = (DeviceState::Failed, reason::POD_FAILED.name.to_owned());
+    for (message, expected) in [
+        ("Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ", &failed),
+        ("Container flash exceeded its local ephemeral storage limit \"8Mi\". ", &failed),
+        ("Usage of EmptyDir volume \"scratch\" exceeds the limit \"16Mi\". ", &failed),
+        // A rejection by the node, before any container was created.
+        ("Pod was rejected: The node had condition: [MemoryPressure]. ", &disrupted),
+        (
+            "The node was low on resource: ephemeral-storage. Container flash was using 9Mi, \
+             request is 0, has larger consumption of ephemeral-storage. ",
+            &disrupted,
+        ),
+    ] {
+        let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+        let pods = case.start();
+        let status = json!({"phase": "Failed", "reason": "Evicted", "message": message});
+        case.report(&pods[0], &status);
+        case.settle();
+        assert_eq!(case.stands("a"), *expected, "{message}");
+    }
 }
 
 #[test]
