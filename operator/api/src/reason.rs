@@ -178,9 +178,9 @@ reasons! {
     UNSCHEDULABLE = "Unschedulable", Attempt,
         "The Pod could not be scheduled on any node for 120 s.",
         "`kubectl describe pod` says why; check podOverrides and the cluster's capacity.";
-    DEVICE_NOT_ATTACHED = "DeviceNotAttached", Waits,
+    DEVICE_NOT_ATTACHED = "DeviceNotAttached", Attempt,
         "The node could not attach the device to the Pod, because its previous use was not \
-         released yet; the attempt does not count.",
+         released yet. The first 30 such attempts of a device in a run do not count.",
         "Nothing; if this persists, `kubectl describe node` shows what holds the device.";
     PLUGIN_FAILED = "PluginFailed", Attempt,
         "The plugin crashed or exceeded a limit during a call.",

@@ -19,6 +19,10 @@ const SUMMARY_BYTES: usize = 512;
 const START_SECONDS: i64 = 10;
 /// Number of disruptions by the cluster that do not count as attempts, per device and run.
 const UNCOUNTED_DISRUPTIONS: u32 = 10;
+/// Number of refused attachments that do not count as attempts, per device and run: with the
+/// backoff between them about two hours. Akri's device plugin refuses a device for minutes while
+/// it believes that an earlier Pod still uses it.
+const UNCOUNTED_ATTACHMENTS: u32 = 30;
 /// Reasons for which we stop a Pod. They are stored before the Pod is deleted, as the way it then
 /// ends does not show why.
 const STOPPED: [Reason; 5] = [
@@ -246,14 +250,7 @@ impl Draft<'_> {
     /// stopped, or else by the plugin's verdict.
     fn judge(&mut self, uid: &str, pod: &Pod, ended: &Ended) {
         if ended.reason == ATTACH_REFUSED {
-            let message = format!(
-                "the node could not attach the device: {}",
-                without_control_characters(&ended.message)
-            );
-            return match self.is_in_spec(uid) {
-                true => self.retry_uncounted(uid, reason::DEVICE_NOT_ATTACHED, &message),
-                false => self.give_up_attempt(uid, reason::POD_FAILED, &message),
-            };
+            return self.judge_refused_attachment(uid, ended);
         }
         if ended.by == EndedBy::Disruption {
             return self.judge_disruption(uid, ended);
@@ -350,6 +347,20 @@ impl Draft<'_> {
             request,
             outcome,
         });
+    }
+
+    /// Retries the device after a refused attachment; the attempt does not count, up to a limit, so
+    /// that a device which can never be attached does not keep its job from ending.
+    fn judge_refused_attachment(&mut self, uid: &str, ended: &Ended) {
+        let message = format!(
+            "the node could not attach the device: {}",
+            without_control_characters(&ended.message)
+        );
+        let refused = self.records.get(uid).map_or(0, |record| record.not_attached);
+        if self.is_in_spec(uid) && refused < UNCOUNTED_ATTACHMENTS {
+            return self.retry_uncounted(uid, reason::DEVICE_NOT_ATTACHED, &message);
+        }
+        self.give_up_attempt(uid, reason::DEVICE_NOT_ATTACHED, &message);
     }
 
     /// Retries the device after a disruption; the attempt does not count, up to a limit, so that a

@@ -50,6 +50,31 @@ fn a_device_that_could_not_be_attached_is_retried_and_it_does_not_count() {
 }
 
 #[test]
+fn a_device_that_is_never_attached_fails_after_30_uncounted_attempts_and_its_retries() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 1}));
+    let refused = json!({
+        "phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no free slot",
+    });
+    for attempt in 1..=31_u32 {
+        let pods = case.start();
+        case.report(&pods[0], &refused);
+        case.settle();
+        let expected = (DeviceState::Pending, reason::DEVICE_NOT_ATTACHED.name.to_owned());
+        assert_eq!(case.stands("a"), expected, "attempt {attempt}");
+        let status = case.status();
+        let uncounted = (status.devices[0].uncounted, status.devices[0].not_attached);
+        assert_eq!(uncounted, (attempt.min(30), attempt.min(30)), "attempt {attempt}");
+        case.now = crate::flashjob::observed::after(case.now, 3600);
+    }
+    let pods = case.start();
+    case.report(&pods[0], &refused);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::DEVICE_NOT_ATTACHED.name.into()));
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    assert_eq!(message, "the node could not attach the device: no free slot");
+}
+
+#[test]
 fn an_attempt_that_ran_out_of_time_says_so() {
     let mut case = Case::new(&["a"], &json!({}));
     let pods = case.start();
