@@ -308,14 +308,22 @@ where
     let objects: Api<K> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let name = object.meta().name.clone().unwrap_or_default();
     let created_object = match create(&operator.client, &job.key.namespace, &object).await {
-        Ok(created_object) => Some(created_object),
-        // An earlier request whose response was lost created it.
-        Err(kube::Error::Api(status)) if status.code == 409 => by_name(&objects, &name).await?,
-        Err(error) => return refused(operator, job, kind, name, error),
+        Ok(created_object) => created_object,
+        Err(error) => {
+            let is_conflict = matches!(&error, kube::Error::Api(status) if status.code == 409);
+            let existing = if is_conflict { by_name(&objects, &name).await? } else { None };
+            match existing {
+                // An earlier request whose response was lost created it.
+                Some(existing) => existing,
+                // Webhooks deny with any code, and a quota that changes at the same time is a
+                // conflict too: only an object that exists was accepted.
+                None => return refused(operator, job, kind, name, error),
+            }
+        }
     };
     // The watch may deliver it later; until then the next plan would find its Service or Pod
     // missing.
-    if let Some(created_object) = created_object.and_then(Trim::trim) {
+    if let Some(created_object) = created_object.trim() {
         operator.tell(Change::Updated(created_object));
     }
     operator.tell(Change::Job(job.key.clone(), JobOutcome::Accepted(name)));

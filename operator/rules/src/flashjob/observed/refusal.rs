@@ -47,12 +47,21 @@ impl Refusal {
         let meaning = match status.code {
             400 | 422 => Meaning::Final,
             403 => forbidden(status)?,
-            // 429 and 5xx say nothing about the object: the API server or a webhook is overloaded
-            // or away.
+            400..=499 if is_denied_by_policy(status) => Meaning::Final,
+            // Otherwise 429 and 5xx say nothing about the object: the API server or a webhook is
+            // overloaded or away.
             _ => return None,
         };
         Some(Self { object, meaning, message: status.message.clone(), at })
     }
+}
+
+/// Returns true if a policy denies the object. The author of a policy chooses the code of its
+/// denials: 401, 403, 413 or 422 for a ValidatingAdmissionPolicy, any for a webhook. The API server
+/// itself means something else by most of these codes, and it names the policy or the webhook, in
+/// quotes, in the message only.
+fn is_denied_by_policy(status: &Status) -> bool {
+    ["' denied request", "\" denied the request"].iter().any(|end| status.message.contains(end))
 }
 
 /// Consequence of a 403. Except for a namespace that is being terminated, the API server gives the
@@ -130,6 +139,29 @@ mod tests {
         ] {
             assert_eq!(meaning(code, message), Some(Meaning::Final), "{message}");
         }
+    }
+
+    #[test]
+    fn a_denial_by_a_policy_is_final_whatever_code_its_author_chose() {
+        let policy = "pods \"b\" is forbidden: ValidatingAdmissionPolicy 'sites' with binding \
+                      'all-sites' denied request: label site is missing";
+        for code in [401, 403, 413, 422] {
+            assert_eq!(meaning(code, policy), Some(Meaning::Final), "{code}");
+        }
+        assert_eq!(meaning(401, "Unauthorized"), None, "of the operator's own token");
+        let webhook = "admission webhook \"pods.example.com\" denied the request: no owner";
+        for code in [400, 404, 405, 409, 429] {
+            assert_eq!(meaning(code, webhook), Some(Meaning::Final), "{code}");
+        }
+        assert_eq!(meaning(500, webhook), None, "it may have failed while it decided");
+    }
+
+    #[test]
+    fn a_conflict_that_no_policy_causes_refuses_no_object() {
+        let conflict = "Operation cannot be fulfilled on resourcequotas \"most\": the object has \
+                        been modified";
+        assert_eq!(meaning(409, conflict), None);
+        assert_eq!(meaning(409, "services \"b\" already exists"), None);
     }
 
     #[test]
