@@ -315,11 +315,26 @@ fn with(
 fn without_environment(pod: &core::Pod, message: &str) -> String {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let variables = containers.flat_map(|container| container.env.iter().flatten());
-    let names: Vec<&str> = variables.map(|variable| variable.name.as_str()).collect();
+    let variables: Vec<&core::EnvVar> = variables.collect();
     let repeats = |line: &str| {
-        let name = line.split(['=', ':']).next().unwrap_or_default();
-        name.len() < line.len() && names.contains(&name.trim().trim_matches('"'))
+        line.split_once(['=', ':']).is_some_and(|(name, text)| {
+            let name = name.trim().trim_matches('"');
+            variables.iter().any(|variable| variable.name == name && has_value(variable, text))
+        })
     };
     let kept: Vec<&str> = message.lines().filter(|line| !repeats(line)).collect();
     kept.join("\n")
+}
+
+/// Returns true if a printed text can be this variable's value. A program may begin the line that
+/// gives the cause of its failure with a word that is also a variable's name.
+fn has_value(variable: &core::EnvVar, text: &str) -> bool {
+    // A variable without a literal value takes it from a Secret, a field or the like, and one with
+    // references from other variables: neither is known here.
+    let literal = variable.value.as_deref().filter(|value| !value.contains("$("));
+    literal.is_none_or(|value| {
+        let first_line = value.lines().next().unwrap_or_default().trim();
+        let text = text.trim();
+        text == first_line || text.trim_end_matches(',').trim_matches('"') == first_line
+    })
 }

@@ -404,6 +404,31 @@ fn the_message_of_a_failed_pod_is_its_end_without_the_environment() {
 }
 
 #[test]
+fn a_line_that_begins_with_a_variables_name_is_dropped_only_if_it_can_be_its_value() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+    let mut pods = case.start();
+    pods[0].metadata.annotations.as_mut().expect("annotations").remove(annotation::PLUGIN);
+    let variables = json!([
+        {"name": "PULL", "value": "registry.example/kiln:7"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "ota", "key": "token"}}},
+        {"name": "TARGET", "value": "http://$(HOST_ENDPOINT)/ota"},
+        {"name": "RETRIES", "value": "4"},
+    ]);
+    let spec = pods[0].spec.as_mut().expect("a spec");
+    spec.containers[0].env = Some(serde_json::from_value(variables).expect("variables"));
+    let output = "PULL=registry.example/kiln:7\n\"RETRIES\": \"4\",\nTOKEN=a1b2\n\
+                  TARGET=http://10.0.0.0:80/ota\nRETRIES: none left\nPULL: tls: unknown issuer\n";
+    let end = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": output}});
+    case.report(
+        &pods[0],
+        &json!({"phase": "Failed", "containerStatuses": [container("flash", &end)]}),
+    );
+    case.settle();
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    assert_eq!(message, "RETRIES: none left PULL: tls: unknown issuer (Error, exit code 1)");
+}
+
+#[test]
 fn a_pod_that_waits_for_its_volumes_says_which_it_has() {
     let mut case = Case::new(&["a"], &json!({}));
     let mut pods = case.start();
