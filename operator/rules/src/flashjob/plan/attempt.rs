@@ -255,9 +255,11 @@ impl Draft<'_> {
         if ended.by == EndedBy::Disruption {
             return self.judge_disruption(uid, ended);
         }
-        // A container that ran and ended by itself is judged by its own end.
+        // A container that ran and ended by itself is judged by its own end; so is one that was
+        // started just as its Pod was stopped for not starting, as it may have reached its device.
         let stopped = pod.deleting || ended.exit_code.is_none();
-        if let Some(reason) = self.noted(uid).filter(|_| stopped) {
+        let explains = |reason: &Reason| !ended.started || *reason == reason::DEADLINE_EXCEEDED;
+        if let Some(reason) = self.noted(uid).filter(|reason| stopped && explains(reason)) {
             let message = self
                 .records
                 .get(uid)

@@ -10,13 +10,15 @@ use super::draft::Draft;
 use super::steps::Step;
 use crate::flashjob::observed::{Observed, Pod, Service, Stage};
 
-/// Reasons of attempts whose flash container was never started.
-const NEVER_STARTED: [Reason; 5] = [
+/// Reasons of attempts whose flash container was never started. DeviceNotAttached is none of them:
+/// a kubelet that was restarted may reject a Pod that it had started before.
+const NEVER_STARTED: [Reason; 6] = [
     reason::IMAGE_UNAVAILABLE,
     reason::CONTAINER_NOT_STARTED,
     reason::VOLUME_UNAVAILABLE,
     reason::INIT_CONTAINER_FAILED,
     reason::UNSCHEDULABLE,
+    reason::POD_REFUSED,
 ];
 
 impl<'a> Draft<'a> {
@@ -106,13 +108,13 @@ impl<'a> Draft<'a> {
         is_orphaned && pod.ended.is_some()
     }
 
-    /// Returns true if the ended Pod still reserves its address: after an attempt that did not flash
-    /// its device, a pooled Service is not reused immediately. Without its Pod, a Service for one
+    /// Returns true if the ended Pod still reserves its address: after an attempt whose device may
+    /// still connect, a pooled Service is not reused immediately. Without its Pod, a Service for one
     /// device is kept by [`Self::is_needed`], which cannot tell then that the container failed.
     fn keeps_its_slot(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
         let keeps = match pooled {
-            true => !self.was_flashed(&pod.device, pod.attempt),
+            true => self.may_call_back(&pod.device, pod.attempt),
             false => {
                 self.is_flashed_despite_failure(&pod.device, pod.attempt)
                     && self.service(&pod.name).is_some()
@@ -125,12 +127,28 @@ impl<'a> Draft<'a> {
         keeps && ended.is_some_and(|ended| !self.over(ended, seconds))
     }
 
-    /// Returns true if the attempt's container was not started, so that no device was asked to
-    /// connect: the address is free at once.
+    /// Returns true if the device may still connect for this attempt, which is over: it may have been
+    /// asked to, and was not judged as flashed.
+    pub(super) fn may_call_back(&self, device: &str, attempt: Option<u32>) -> bool {
+        !self.was_flashed(device, attempt) && !self.never_started(device, attempt)
+    }
+
+    /// Returns true if the attempt's container was certainly not started, so that no device was
+    /// asked to connect: the address is free at once.
     fn never_started(&self, device: &str, attempt: Option<u32>) -> bool {
-        let is_next = |record: &&DeviceStatus| Some(record.attempt) == attempt.map(|of| of + 1);
+        // The record of the next attempt has the reason of this one until its own Pod exists.
+        let is_next = |record: &&DeviceStatus| {
+            Some(record.attempt) == attempt.map(|of| of + 1)
+                && record.state != DeviceState::Flashing
+        };
+        let is_last = |record: &&DeviceStatus| {
+            record.uid == device
+                && record.state == DeviceState::Failed
+                && Some(record.attempt) == attempt
+        };
         let next = self.records.get(device).filter(is_next);
-        let reason = next.and_then(|record| record.reason.as_deref());
+        let record = next.or_else(|| self.listed_devices.iter().find(is_last));
+        let reason = record.and_then(|record| record.reason.as_deref());
         reason.is_some_and(|name| NEVER_STARTED.iter().any(|reason| reason.name == name))
     }
 
@@ -146,8 +164,18 @@ impl<'a> Draft<'a> {
                 Some(state) if state.is_in_flight() => return true,
                 // The Service never had a Pod.
                 Some(DeviceState::Pending) => return false,
-                _ if self.never_started(&device, service.attempt) => return false,
                 _ if self.was_flashed(&device, service.attempt) => return false,
+                // Only the memory of this process knows of a Pod that was refused, until the
+                // outcome is stored.
+                _ if self.never_started(&device, service.attempt)
+                    && self.outcome_is_stored(
+                        &device,
+                        service.run.as_deref(),
+                        service.attempt,
+                    ) =>
+                {
+                    return false;
+                }
                 _ => {}
             }
         }

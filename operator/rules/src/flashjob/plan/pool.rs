@@ -1,8 +1,8 @@
 //! Pooled exposure: at most `parallelism` Services, each passed with its address from device to
 //! device.
 //!
-//! A Service is kept while a Pod has its slot, for a while after an attempt that was not judged as
-//! flashed, and as long as a device of its pool can use it next. A pool that waits for a Service
+//! A Service is kept while a Pod has its slot, for a while after an attempt whose device may still
+//! connect, and as long as a device of its pool can use it next. A pool that waits for a Service
 //! replaces one that another pool does not use.
 
 use flashjob_api::{DeviceState, reason};
@@ -52,9 +52,9 @@ impl<'a> Draft<'a> {
     }
 
     /// Slots that are taken: while a Pod with that label may be running or being created, and for
-    /// a while after an attempt that was not judged as flashed, as its device may still connect.
-    /// An ended Pod is no longer an endpoint of its Service, so one that was judged as flashed
-    /// does not keep its slot.
+    /// a while after an attempt whose device may still connect. An ended Pod is no longer an
+    /// endpoint of its Service, so one that was judged as flashed, or never started, does not keep
+    /// its slot.
     fn taken_slots(&mut self) -> HashSet<String> {
         let observed = self.observed;
         let run = self.spec.run.as_str();
@@ -62,14 +62,14 @@ impl<'a> Draft<'a> {
         let at_work = pods.filter(|pod| {
             pod.ended.is_none()
                 || pod.run.as_deref() != Some(run)
-                || !self.was_flashed(&pod.device, pod.attempt)
+                || self.may_call_back(&pod.device, pod.attempt)
         });
         let mut slots: HashSet<String> = at_work.filter_map(|pod| pod.slot.clone()).collect();
         // A create without an answer may have succeeded.
         slots.extend(observed.pods_in_creation.values().flatten().cloned());
         for (slot, last) in observed.slot_uses.iter() {
             let quiet = after(last.last_seen, self.observed.periods.late_callback_seconds);
-            if quiet > self.now() && !self.was_flashed(&last.device, last.attempt) {
+            if quiet > self.now() && self.may_call_back(&last.device, last.attempt) {
                 self.wake(quiet);
                 slots.insert(slot.clone());
             }

@@ -76,6 +76,8 @@ pub struct Ended {
     /// The termination message, or the kubelet's message; without lines that only repeat the
     /// container's environment.
     pub message: String,
+    /// True if the flash container was started.
+    pub started: bool,
 }
 
 /// Cause of a Pod's end.
@@ -117,7 +119,11 @@ fn terminated(status: &core::ContainerStatus) -> Option<&core::ContainerStateTer
 fn was_started(status: &core::ContainerStatus) -> bool {
     let has_run = |state: &core::ContainerState| {
         state.running.is_some()
-            || state.terminated.as_ref().is_some_and(|end| end.started_at.is_some())
+            // Of a container that was created but could not be started, container runtimes give
+            // the beginning of Unix time.
+            || state.terminated.as_ref().is_some_and(|end| {
+                end.started_at.as_ref().is_some_and(|time| time.0.as_second() > 0)
+            })
     };
     [&status.state, &status.last_state].into_iter().flatten().any(has_run)
 }
@@ -213,8 +219,11 @@ fn container_waits(name: &str, state: &core::ContainerStateWaiting) -> Waiting {
 /// only in the text of a message, so this function parses that text; nothing else does.
 fn is_final(reason: &str, message: Option<&str>) -> bool {
     // The text names runAsNonRoot also where the image has a user name in place of a number, as
-    // the kubelet cannot tell whether that user is root.
-    let refuses_root = || message.is_some_and(|message| message.contains("runAsNonRoot"));
+    // the kubelet cannot tell whether that user is root. If the Pod itself sets runAsUser to 0, it
+    // is "container's runAsUser breaks non-root policy".
+    let texts = ["runAsNonRoot", "breaks non-root policy"];
+    let refuses_root =
+        || message.is_some_and(|message| texts.iter().any(|text| message.contains(text)));
     matches!(reason, "InvalidImageName" | "ErrImageNeverPull")
         || reason == "CreateContainerConfigError" && refuses_root()
 }
@@ -238,6 +247,7 @@ pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
         _ => None,
     };
     let container = flash(pod);
+    let started = container.is_some_and(was_started);
     let end = container.and_then(terminated);
     let disruption = condition(pod, "DisruptionTarget", "True");
     let is_collected =
@@ -266,6 +276,7 @@ pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
         return Some(with(pod, EndedBy::Disruption, exit_code, reason, message));
     }
     if end.is_none()
+        && !started
         && let Some((name, failure)) = init(pod)
             .filter_map(|status| Some((&status.name, terminated(status)?)))
             .find(|(_, failure)| failure.exit_code != 0)
@@ -275,7 +286,7 @@ pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
         let reason = failure.reason.clone().unwrap_or_else(|| "Error".to_owned());
         return Some(with(pod, EndedBy::InitContainer, None, reason, Some(message)));
     }
-    let waited = container.filter(|container| end.is_none() && !was_started(container));
+    let waited = container.filter(|_| end.is_none() && !started);
     if let Some(state) = waited.and_then(waits_for)
         && of_pod.as_deref() == Some("DeadlineExceeded")
     {
@@ -307,7 +318,8 @@ fn with(
     message: Option<String>,
 ) -> Ended {
     let message = without_environment(pod, &message.unwrap_or_default());
-    Ended { by, exit_code, reason, message }
+    let started = flash(pod).is_some_and(was_started);
+    Ended { by, exit_code, reason, message, started }
 }
 
 /// Removes lines that repeat the container's environment, which flash programs print when they

@@ -156,6 +156,11 @@ fn what_waiting_cannot_change_fails_the_device_at_once() {
             "container has runAsNonRoot and image has non-numeric user (app)",
             reason::CONTAINER_NOT_STARTED,
         ),
+        (
+            "CreateContainerConfigError",
+            "container's runAsUser breaks non-root policy (pod: \"a_fleet(1)\", container: flash)",
+            reason::CONTAINER_NOT_STARTED,
+        ),
         ("InvalidImageName", "couldn't parse image", reason::IMAGE_UNAVAILABLE),
     ] {
         let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 5}));
@@ -163,8 +168,50 @@ fn what_waiting_cannot_change_fails_the_device_at_once() {
         case.report(&pods[0], &waits(why, message));
         case.settle();
         assert_eq!(case.stands("a"), (DeviceState::Failed, expected.name.into()));
-        assert_eq!(deletes(&case.settle(), "pod"), 1);
+        let plan = case.settle();
+        assert_eq!((deletes(&plan, "pod"), deletes(&plan, "service")), (1, 1), "{message}");
     }
+}
+
+#[test]
+fn the_address_of_a_last_attempt_is_free_at_once_only_if_its_container_never_started() {
+    for (started, expected, freed) in [
+        (None, reason::IMAGE_UNAVAILABLE, 1),
+        // By containerd, of a container that it created and did not start.
+        (Some("1970-01-01T00:00:00Z"), reason::IMAGE_UNAVAILABLE, 1),
+        // The image arrived just as the Pod was deleted.
+        (Some("2020-01-01T00:02:00Z"), reason::POD_FAILED, 0),
+    ] {
+        let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+        let pods = case.start();
+        case.report(&pods[0], &waits("ImagePullBackOff", "no such tag"));
+        case.settle();
+        assert_eq!(deletes(&case.pass(120), "pod"), 1);
+        let mut pod = pods[0].clone();
+        pod.metadata.deletion_timestamp = Some(Time(case.now));
+        let end = json!({"terminated": {"exitCode": 137, "startedAt": started}});
+        let containers = [container("flash", &end)];
+        case.report(&pod, &json!({"phase": "Failed", "containerStatuses": containers}));
+        let plan = case.settle();
+        assert_eq!(case.stands("a"), (DeviceState::Failed, expected.name.into()));
+        assert_eq!(deletes(&plan, "service"), freed, "{started:?}");
+    }
+}
+
+#[test]
+fn what_an_attempt_waits_for_frees_no_address_of_the_one_before() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 1}));
+    let first = case.start();
+    case.end(&first[0], 1);
+    case.settle();
+    let uid = first[0].metadata.uid.clone().expect("a uid");
+    case.world.lose_pod(&key("job"), &first[0].name_any(), &uid, case.now);
+    case.now = crate::flashjob::observed::after(case.now, 15);
+    let second = case.start();
+    case.report(&second[0], &waits("ErrImagePull", "denied"));
+    let plan = case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Flashing, reason::IMAGE_UNAVAILABLE.name.into()));
+    assert_eq!(deletes(&plan, "service"), 0, "its device may still connect");
 }
 
 #[test]

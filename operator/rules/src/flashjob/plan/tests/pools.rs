@@ -31,6 +31,29 @@ fn a_slot_is_not_handed_on_right_after_an_attempt_that_was_not_judged_flashed() 
 }
 
 #[test]
+fn a_slot_is_handed_on_at_once_after_an_attempt_whose_container_never_started() {
+    for limit in [0, 1] {
+        let spec = json!({"parallelism": 1, "exposure": "Pooled", "backoffLimitPerDevice": limit});
+        let mut case = Case::new(&["a", "b"], &spec);
+        let pods = case.start();
+        let init = json!({
+            "name": "mesh-init", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 9}},
+        });
+        let status = json!({"phase": "Failed", "initContainerStatuses": [init]});
+        case.report(&pods[0], &status);
+        let plan = case.settle();
+        assert_eq!((creates_pod(&plan), deletes(&plan, "pod")), (1, 1), "limit {limit}");
+        for step in &plan.steps {
+            if let Step::DeletePod { name, uid } = step {
+                case.world.lose_pod(&key("job"), name, uid, case.now);
+            }
+        }
+        assert_eq!(creates_pod(&case.settle()), 1, "limit {limit}: also once its Pod is gone");
+    }
+}
+
+#[test]
 fn a_slot_is_handed_on_at_once_also_when_its_pod_began_and_ended_between_two_status_writes() {
     let mut case = Case::new(
         &["a", "b"],

@@ -60,6 +60,21 @@ fn a_refusal_is_final_or_costs_an_attempt() {
 }
 
 #[test]
+fn a_refused_pod_gives_its_address_back_once_the_refusal_is_stored() {
+    for meaning in [Meaning::Final, Meaning::MayPass] {
+        let mut case = Case::new(&["a"], &json!({}));
+        let services = case.settle();
+        case.carry_out(&services);
+        let plan = case.settle();
+        assert_eq!(creates_pod(&plan), 1);
+        let name = plan.steps.iter().find_map(Step::created_name).expect("a Pod").to_owned();
+        case.refuse(Refused::Pod, &name, meaning);
+        assert_eq!(deletes(&case.plan(), "service"), 0, "another operator would create the Pod");
+        assert_eq!(deletes(&case.settle(), "service"), 1, "{meaning:?}");
+    }
+}
+
+#[test]
 fn a_quota_that_other_devices_use_is_a_turn_to_wait_for_and_one_device_tries_at_a_time() {
     let mut case = Case::new(&["a", "b", "c"], &json!({"backoffLimitPerDevice": 0}));
     let plan = case.settle();
