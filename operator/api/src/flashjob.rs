@@ -54,12 +54,12 @@ use crate::{FirmwarePolicy, FlashJobStatus};
 pub struct FlashJobSpec {
     /// UIDs (`metadata.uid`) of the Akri Instances of the devices to flash, 1 to 4096. A job with
     /// a duplicate UID flashes no device and reports the error in its status. Each UID has 1 to 63
-    /// letters, digits, `-`, `_` and `.`, and begins and ends with a letter or digit.
+    /// lower-case letters, digits, `-`, `_` and `.`, and begins and ends with a letter or digit.
     #[schemars(
         length(min = 1, max = 4096),
         inner(
             length(min = 1, max = 63),
-            regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+            regex(pattern = "^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$")
         ),
         extend("x-kubernetes-list-type" = "atomic")
     )]

@@ -76,6 +76,7 @@ async fn every_broken_rule_names_its_field(testbed: &Testbed) -> anyhow::Result<
         (json!({"uuid": many}), "spec.uuid"),
         (json!({"uuid": ["with blank"]}), "spec.uuid[0]"),
         (json!({"uuid": ["a", "-b"]}), "spec.uuid[1]"),
+        (json!({"uuid": ["3F0C8E1A-44d2-4b7e-9a51-0c6d1e2f3a4b"]}), "spec.uuid[0]"),
         (json!({"firmware": "harbor.nbfc.io/a b:1"}), "spec.firmware"),
         (json!({"version": "0.2.0\n"}), "spec.version"),
         (json!({"hostEndpoint": " 10.0.0.7"}), "spec.hostEndpoint"),
