@@ -156,13 +156,12 @@ async fn one_namespace_only(node: &mut Node) -> anyhow::Result<()> {
 }
 
 async fn chart(node: &mut Node) -> anyhow::Result<()> {
-    let (helm, (repository, tag)) =
-        (images::helm()?, OPERATOR.rsplit_once(':').context("no tag")?);
+    let (helm, (image, tag)) = (images::helm()?, OPERATOR.rsplit_once(':').context("no tag")?);
     let way = Way {
         name: "by-chart",
         install: format!(
             "{helm} install flashjob-operator deploy/chart --namespace flashjob-system \
-             --create-namespace --set image.repository={repository} --set image.tag={tag}"
+             --create-namespace --set image.repository={image} --set image.tag={tag}"
         ),
         uninstall: format!(
             "{helm} uninstall flashjob-operator --namespace flashjob-system --wait
