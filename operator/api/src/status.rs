@@ -196,6 +196,9 @@ impl DeviceState {
 pub struct DeviceStatus {
     /// UID of the device in `spec.uuid`.
     pub uid: String,
+    /// Namespace of the Akri Instance, where it is not that of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Name of the Akri Instance; it stays the same if the UID changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

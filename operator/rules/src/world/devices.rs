@@ -160,7 +160,7 @@ impl Devices {
             return Some(instance);
         }
         let record = job.record(uid)?;
-        let namespace = &job.key.namespace;
+        let namespace = job.namespace_of(record);
         // Akri derives the name from a hash of the device's id: a device that comes back after a
         // reboot has another uid, but the same name.
         if let Some(instance) = record.name.as_ref().and_then(|name| self.by_name(namespace, name))
@@ -170,7 +170,7 @@ impl Devices {
         // New firmware can change APPLICATION_TYPE, which can move a device to another Akri
         // Configuration and so give it another name; its endpoint stays.
         let identity = Identity::endpoint(record.host_endpoint.as_deref()?);
-        self.at(&identity).into_iter().find(|instance| instance.namespace == *namespace)
+        self.at(&identity).into_iter().find(|instance| instance.namespace == namespace)
     }
 
     /// Records which Instances a job refers to.
@@ -180,10 +180,10 @@ impl Devices {
         let open = spec.uuid.iter().zip(job.finishes()).filter(|(_, finish)| finish.is_none());
         let open = open.map(|(uid, _)| Interest::Uid(uid.clone()));
         let stored = job.stored.values().map(|index| &job.status.devices[*index]);
-        let names = stored
-            .clone()
-            .filter_map(|device| device.name.clone())
-            .map(|name| Interest::Name(job.key.namespace.clone(), name));
+        let names = stored.clone().filter_map(|device| {
+            let name = device.name.clone()?;
+            Some(Interest::Name(job.namespace_of(device).to_owned(), name))
+        });
         let endpoints = stored
             .filter_map(|device| device.host_endpoint.as_deref())
             .map(|endpoint| Interest::Identity(Identity::endpoint(endpoint)));

@@ -218,6 +218,12 @@ impl Job {
             || self.status.devices.iter().any(is_out)
     }
 
+    /// Namespace of the Instance of a device.
+    #[must_use]
+    pub fn namespace_of<'a>(&'a self, record: &'a DeviceStatus) -> &'a str {
+        record.namespace.as_deref().unwrap_or(&self.key.namespace)
+    }
+
     /// All identities that a begun attempt locks: those in its record, and those that Akri
     /// currently reports for the device.
     #[must_use]
@@ -228,7 +234,7 @@ impl Job {
         let is_current = endpoint.is_some() && instance.and_then(Instance::endpoint) == endpoint;
         let stored = endpoint.filter(|_| !is_current).map(Identity::endpoint);
         let named =
-            record.name.as_deref().map(|name| Identity::instance(&self.key.namespace, name));
+            record.name.as_deref().map(|name| Identity::instance(self.namespace_of(record), name));
         let mut identities: Vec<Identity> =
             instance.map(|instance| instance.identities(overriding)).unwrap_or_default();
         identities.extend(stored.into_iter().chain(named));

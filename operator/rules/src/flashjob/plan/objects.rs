@@ -151,6 +151,7 @@ impl Draft<'_> {
         self.same_run
             && self.observed.job.status.run.is_some()
             && stored.attempt == record.attempt
+            && stored.namespace == record.namespace
             && stored.name == record.name
             && stored.host_endpoint == record.host_endpoint
             // Without the stored baseline, a restarted operator would take the version after the

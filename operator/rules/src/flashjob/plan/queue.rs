@@ -304,6 +304,8 @@ impl<'a> Draft<'a> {
         let overriding = self.spec.host_endpoint.as_deref().map(request::canonical);
         let endpoint = overriding.or_else(|| instance.endpoint().map(str::to_owned));
         let (name, version) = (instance.name.clone(), instance.version().map(str::to_owned));
+        let namespace = &instance.namespace;
+        let namespace = (*namespace != self.observed.job.key.namespace).then(|| namespace.clone());
         self.set(uid, DeviceState::Pending, |record| {
             record.attempt = record.attempt.max(1);
             // Later attempts keep the first baseline: an earlier one may have flashed the device
@@ -311,6 +313,7 @@ impl<'a> Draft<'a> {
             if record.attempt == 1 {
                 record.baseline_version = version;
             }
+            record.namespace = namespace;
             record.name = Some(name);
             record.host_endpoint = endpoint;
             if record.reason.as_deref() == Some(reason::DEVICE_BUSY.name) {
