@@ -173,7 +173,10 @@ impl Draft<'_> {
         if waiting.is_final {
             // Its container never starts; the Pod is deleted once the result is stored, and holds
             // the device until it is gone.
-            return self.fail(uid, reason, &waiting.message);
+            return match self.is_in_spec(uid) && self.is_proven(uid) {
+                true => self.flashed(uid, Proof::ReportedVersion),
+                false => self.fail(uid, reason, &waiting.message),
+            };
         }
         // This process measures the time: the clock of the node that wrote the Pod's status may be
         // wrong. After a restart the period begins again.
@@ -267,7 +270,7 @@ impl Draft<'_> {
                 .unwrap_or_default();
             return match ended.exit_code {
                 Some(0) => self.flashed(uid, Proof::ReportedVersion),
-                _ => self.give_up_unless_proven(uid, reason, &message),
+                _ => self.give_up_attempt(uid, reason, &message),
             };
         }
         match ended.by {
@@ -296,7 +299,7 @@ impl Draft<'_> {
         match answer {
             Judged::Asked(Ok(Verdict::Flashed(proof))) => self.flashed(uid, *proof),
             Judged::Asked(Ok(Verdict::Retry(text))) => {
-                self.give_up_unless_proven(uid, reason_of(ended), &sentence(text, ended));
+                self.give_up_attempt(uid, reason_of(ended), &sentence(text, ended));
             }
             // The plugin knows only how the container ended; the version that the device reports
             // outranks its verdict.
@@ -407,16 +410,7 @@ impl Draft<'_> {
             return self.flashed(uid, Proof::ReportedVersion);
         }
         let reason = if error.is_empty() { reason_of(ended) } else { reason::PLUGIN_FAILED };
-        self.give_up_unless_proven(uid, reason, &sentence(error, ended));
-    }
-
-    /// Gives up the attempt of an ended Pod, unless the device reports the new version and so was
-    /// flashed.
-    fn give_up_unless_proven(&mut self, uid: &str, reason: Reason, message: &str) {
-        if self.is_in_spec(uid) && self.is_proven(uid) {
-            return self.flashed(uid, Proof::ReportedVersion);
-        }
-        self.give_up_attempt(uid, reason, message);
+        self.give_up_attempt(uid, reason, &sentence(error, ended));
     }
 }
 

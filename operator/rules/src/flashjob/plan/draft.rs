@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason, ResultDetails, reason};
+use flashjob_types::plugin::Proof;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -404,11 +405,14 @@ impl<'a> Draft<'a> {
         self.try_again(uid, attempt, reason, message);
     }
 
-    /// Handles a failed attempt: drops a device that the job no longer names, fails it permanently
-    /// after the deadline of the job, and otherwise counts the failure.
+    /// Handles an attempt that has ended without success: drops a device that the job no longer
+    /// names, takes one that reports the new version as flashed, fails it permanently after the
+    /// deadline of the job, and otherwise counts the failure.
     pub fn give_up_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
         if !self.is_in_spec(uid) {
             self.records.swap_remove(uid);
+        } else if self.is_proven(uid) {
+            self.flashed(uid, Proof::ReportedVersion);
         } else if reason == reason::DEADLINE_EXCEEDED {
             self.fail(uid, reason, message);
         } else {

@@ -234,3 +234,34 @@ fn a_version_must_stay_as_long_as_the_job_says_and_a_fall_back_is_told() {
     let message = case.status().devices[0].message.clone().expect("a message");
     assert!(message.contains("rolled back to 1"), "{message}");
 }
+
+#[test]
+fn a_proof_counts_however_the_attempt_ended() {
+    let init = json!({"phase": "Failed", "initContainerStatuses": [{
+        "name": "cni-check", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": 7}},
+    }]});
+    let refused = json!({"waiting": {
+        "reason": "CreateContainerConfigError",
+        "message": "container has runAsNonRoot and image will run as root",
+    }});
+    let root = json!({"phase": "Pending", "startTime": "2020-01-01T00:00:00Z",
+        "containerStatuses": [{
+            "name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": refused,
+    }]});
+    for status in [init, root] {
+        let spec = json!({"backoffLimitPerDevice": 1, "verify": {"mode": "Required"}});
+        let mut case = Case::new(&["a"], &spec);
+        let pods = case.start();
+        case.end(&pods[0], 1);
+        case.settle();
+        case.now = crate::flashjob::observed::after(case.now, 20);
+        let pods = case.start();
+        // What the first attempt began ends only now.
+        reports(&mut case, "2");
+        case.report(&pods[0], &status);
+        case.settle();
+        assert_eq!(case.status().completed_uuids, ["a"], "{status}");
+    }
+}
