@@ -59,12 +59,21 @@ fn write(draft: &mut Draft<'_>) {
         stored.completion_time.as_ref().filter(|_| over && draft.same_run).map(|time| time.0);
     if let (Some(seconds), Some(finished)) = (draft.spec.ttl_seconds_after_finished, finished) {
         let at = after(finished, seconds);
-        if at <= draft.now() {
-            draft.step(Step::DeleteJob);
-        } else {
+        if at > draft.now() {
             draft.wake(at);
+        } else if !is_at_work(draft) {
+            draft.step(Step::DeleteJob);
         }
     }
+}
+
+/// Returns true if a device may still be flashed. It may be one that was taken out of the spec: its
+/// Pod finishes, and would be deleted with the job.
+fn is_at_work(draft: &Draft<'_>) -> bool {
+    let observed = draft.observed;
+    draft.records.values().any(DeviceStatus::is_locked)
+        || observed.pods.iter().any(|pod| pod.may_run() && !observed.is_overdue(pod))
+        || !observed.pods_in_creation.is_empty()
 }
 
 fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
