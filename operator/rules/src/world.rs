@@ -63,6 +63,8 @@ pub struct World {
     pub memory: HashMap<JobKey, Memory>,
     /// FlashRollouts.
     pub rollouts: Rollouts,
+    /// True if the lock of a Pod was released since the last call of [`Self::set_holds`].
+    pod_released: bool,
     /// The configured plugins.
     pub plugins: Arc<Vec<PluginView>>,
     /// Part of the configuration that decisions depend on.
@@ -324,8 +326,10 @@ impl World {
         }
     }
 
-    /// Sets the locks of a job from its plan. Returns true if a lock was released.
+    /// Sets the locks of a job from its plan. Returns true if a lock was released, also that of a
+    /// Pod since the last call.
     pub fn set_holds(&mut self, job: &JobKey, mut holds: Vec<(Identity, String)>) -> bool {
+        let pod_released = std::mem::take(&mut self.pod_released);
         // A create may succeed although a later plan has given its attempt up, so its device stays
         // locked until the answer has arrived.
         let pods_in_creation =
@@ -334,7 +338,7 @@ impl World {
             pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))
         });
         holds.extend(identities);
-        self.locks.set(job, holds)
+        self.locks.set(job, holds) || pod_released
     }
 }
 

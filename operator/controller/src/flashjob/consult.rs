@@ -27,11 +27,13 @@ pub async fn consult(
 ) {
     let key = question.key().to_owned();
     let again = match question {
-        Question::Build { attempt, plugin, digest, request } => {
+        Question::Build { attempt, plugin, digest, instance, request } => {
             match operator.plugins.get(&plugin, &digest) {
                 Some(loaded) => {
                     let answer = build(&operator, &job, &plugin, &loaded, &request).await;
-                    send_built(&operator, &job, *request, attempt, plugin, digest, answer)
+                    let Request { device, firmware, .. } = *request;
+                    let built = Built { attempt, plugin, digest, firmware, instance, pod: answer };
+                    send_built(&operator, &job, device.uid, built)
                 }
                 // The digest was dropped after the plan was made, as by a change of trust. The
                 // next plan asks the one that serves then.
@@ -123,21 +125,11 @@ async fn ask<T>(
 
 /// Sends the answer of a build to the loop. Returns the pause before a plugin that is out of
 /// service may be asked again, else zero.
-fn send_built(
-    operator: &Operator,
-    job: &JobKey,
-    request: Request,
-    attempt: String,
-    plugin: String,
-    digest: Digest,
-    answer: Result<FlashPod, CallError>,
-) -> Duration {
-    if let Err(CallError::Unavailable { left: delay }) = &answer {
-        return pause(operator, job, &plugin, *delay);
+fn send_built(operator: &Operator, job: &JobKey, uid: String, built: Built) -> Duration {
+    if let Err(CallError::Unavailable { left: delay }) = &built.pod {
+        return pause(operator, job, &built.plugin, *delay);
     }
-    let Request { device, firmware, .. } = request;
-    let built = Built { attempt, plugin, digest, firmware, pod: answer };
-    let outcome = JobOutcome::Built(device.uid, Box::new(built));
+    let outcome = JobOutcome::Built(uid, Box::new(built));
     operator.tell(Change::Job(job.clone(), outcome));
     Duration::ZERO
 }

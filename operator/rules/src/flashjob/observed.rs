@@ -57,6 +57,8 @@ pub struct Observed {
     pub stuck_pods: Arc<HashMap<String, Timestamp>>,
     /// Stage of each Pod, by name, with the time since when it is observed.
     pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
+    /// Last known Instance with nodes of each device that has begun, by uid.
+    pub last_instances: Arc<HashMap<String, Arc<Instance>>>,
     /// Devices whose Instance exists but is unreachable, by uid, with the time since when.
     pub unreachable: Arc<HashMap<String, Timestamp>>,
     /// Holders of devices that this job wants, by identity.
@@ -217,6 +219,8 @@ pub struct Built {
     pub digest: Digest,
     /// Reference of the firmware in the request.
     pub firmware: String,
+    /// The device in the request; None: Akri did not know it.
+    pub instance: Option<Arc<Instance>>,
     /// The answer.
     pub pod: Result<FlashPod, CallError>,
 }
@@ -253,6 +257,8 @@ pub enum Question {
         plugin: String,
         /// The digest to ask.
         digest: Digest,
+        /// The device in the request; None: Akri does not know it.
+        instance: Option<Arc<Instance>>,
         /// The request.
         request: Box<Request>,
     },

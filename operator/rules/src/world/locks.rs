@@ -60,9 +60,9 @@ impl Locks {
         self.pods.insert(pod.uid.clone(), (pod.identities.clone(), holder));
     }
 
-    /// Releases the lock of a Pod that can no longer be running.
-    pub fn forget_pod(&mut self, uid: &str) {
-        let Some((identities, _)) = self.pods.remove(uid) else { return };
+    /// Releases the lock of a Pod that can no longer be running. Returns true if it had one.
+    pub fn forget_pod(&mut self, uid: &str) -> bool {
+        let Some((identities, _)) = self.pods.remove(uid) else { return false };
         for identity in identities {
             if let Some(uids) = self.by_pod.get_mut(&identity) {
                 uids.retain(|other| other != uid);
@@ -71,6 +71,7 @@ impl Locks {
                 }
             }
         }
+        true
     }
 
     /// Devices that jobs have locked, as job and uid, each once.

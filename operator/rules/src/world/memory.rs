@@ -13,8 +13,8 @@ use kube_core::ResourceExt;
 use super::pace::Pace;
 use crate::flashjob::labels::{annotation, label};
 use crate::flashjob::observed::{
-    Answers, Identity, Inquiry, Job, Meaning, Pod, Refusal, Refused, Service, Sighting, SlotUse,
-    Stage, after,
+    Answers, Identity, Inquiry, Instance, Job, Meaning, Pod, Refusal, Refused, Service, Sighting,
+    SlotUse, Stage, after,
 };
 use crate::flashjob::plan::Step;
 
@@ -39,6 +39,8 @@ pub struct Memory {
     pub stuck_pods: Arc<HashMap<String, Timestamp>>,
     /// Stage of each Pod, and the time since when it is in it, by name.
     pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
+    /// Last known Instance with nodes of each device that has begun, by uid.
+    pub last_instances: Arc<HashMap<String, Arc<Instance>>>,
     /// Time since when a Service has no Pod, by name.
     pub idle_services: Arc<HashMap<String, Timestamp>>,
     /// Most recent attempt that used the slot of a pooled Service, by slot.
@@ -96,6 +98,7 @@ impl Memory {
         let stuck = pods.iter().filter(|pod| pod.is_stuck()).map(|pod| &pod.name);
         renew(&mut self.stuck_pods, stuck, now);
         self.note_stages(pods, now);
+        self.note_instances(job, devices);
         let with_pod: HashSet<&String> = pods
             .iter()
             .filter(|pod| pod.gone.is_none())
@@ -134,6 +137,30 @@ impl Memory {
         for (name, stage) in current {
             stages.entry(name.clone()).or_insert((stage, now));
         }
+    }
+
+    fn note_instances(&mut self, job: &Job, devices: &[Option<Sighting>]) {
+        let at_work = || job.status.devices.iter().filter(|device| device.is_locked());
+        let current = at_work().filter_map(|device| {
+            match devices.get(job.place(&device.uid)?)?.as_ref()? {
+                Sighting::Seen(instance) if !instance.nodes.is_empty() => Some((device, instance)),
+                _ => None,
+            }
+        });
+        let is_new = |(device, instance): &(&DeviceStatus, &Arc<Instance>)| {
+            self.last_instances.get(&device.uid).is_none_or(|last| !Arc::ptr_eq(last, instance))
+        };
+        let new: Vec<_> = current
+            .filter(is_new)
+            .map(|(device, instance)| (device.uid.clone(), instance.clone()))
+            .collect();
+        if new.is_empty() && self.last_instances.len() <= at_work().count() {
+            return;
+        }
+        let open: HashSet<&str> = at_work().map(|device| device.uid.as_str()).collect();
+        let last = Arc::make_mut(&mut self.last_instances);
+        last.retain(|uid, _| open.contains(uid.as_str()));
+        last.extend(new);
     }
 
     fn note_slots(&mut self, pods: &[Arc<Pod>], services: &[Arc<Service>], now: Timestamp) {
@@ -175,6 +202,13 @@ impl Memory {
         }
         if self.answers.out_of_service.values().any(|until| *until <= now) {
             self.answers_mut().out_of_service.retain(|_, until| *until > now);
+        }
+    }
+
+    /// Drops what plugins answered about attempts without a Pod.
+    pub fn forget_built(&mut self) {
+        if !self.answers.built.is_empty() {
+            self.answers_mut().built.clear();
         }
     }
 

@@ -86,13 +86,14 @@ impl World {
             Some(address) => self.addresses.contains_key(&address.to_string()),
             None => !self.addresses.is_empty(),
         };
-        Some(Observed {
+        let observed = Observed {
             now,
             devices,
             has_duplicates,
             idle_services: memory.idle_services.clone(),
             stuck_pods: memory.stuck_pods.clone(),
             stages: memory.stages.clone(),
+            last_instances: memory.last_instances.clone(),
             unreachable: memory.unreachable.clone(),
             holders,
             addresses_in_use,
@@ -123,7 +124,12 @@ impl World {
             services,
             rollout_lacks_results,
             report: Report::Now,
-        })
+        };
+        // The API server keeps the Pod of a dead node, but its kubelet has ended the container.
+        for pod in observed.pods.iter().filter(|pod| pod.is_ours() && observed.is_overdue(pod)) {
+            self.pod_released |= self.locks.forget_pod(&pod.uid);
+        }
+        Some(observed)
     }
 
     /// Finds the devices of a job that have no result, and the holders of those that are locked.
@@ -201,7 +207,10 @@ impl World {
         for (key, uid) in self.locks.held_devices().filter(|(key, _)| **key != job.key) {
             let Some(other) = self.jobs.get(key) else { continue };
             let state = other.record(uid).map(|record| record.state);
-            let Some(instance) = self.devices.follow(other, uid) else { continue };
+            // Akri deletes the Instance of a device that restarts, which still is in flight.
+            let last = self.memory.get(key).and_then(|memory| memory.last_instances.get(uid));
+            let current = self.devices.follow(other, uid).filter(|now| !now.nodes.is_empty());
+            let Some(instance) = current.or(last) else { continue };
             // A locked device without such a state is about to begin.
             if state != Some(DeviceState::Verifying) {
                 for group in instance.groups(&limit.key) {
@@ -216,7 +225,7 @@ impl World {
     /// one.
     fn drop_expired_pods(&mut self, job: &Job, now: Timestamp) {
         let Some(pods) = self.pods.get_mut(&job.key) else { return };
-        let locks = &mut self.locks;
+        let (locks, mut released) = (&mut self.locks, false);
         pods.retain(|_, pod| {
             let Some(gone) = &pod.gone else { return true };
             // The device reports the version that the Pod was flashing, so the Pod has done its
@@ -238,10 +247,11 @@ impl World {
                 });
             let keep = !expired || current;
             if !keep {
-                locks.forget_pod(&pod.uid);
+                released |= locks.forget_pod(&pod.uid);
             }
             keep
         });
+        self.pod_released |= released;
     }
 }
 

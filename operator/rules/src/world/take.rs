@@ -59,6 +59,9 @@ impl World {
             }
             Change::Plugins(plugins) => {
                 self.plugins = Arc::new(plugins);
+                // Devices that wait are asked about again: an answer contains the settings and the
+                // image that were configured when it was given.
+                self.memory.values_mut().for_each(Memory::forget_built);
                 // Devices may have waited for a plugin.
                 self.jobs.keys().cloned().collect()
             }

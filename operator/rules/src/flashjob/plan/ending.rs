@@ -23,7 +23,12 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let mut waiting = wait_for_containers(observed, &mut plan);
     for pod in observed.pods.iter().filter(|pod| pod.gone.is_none()) {
-        waiting = true;
+        // The API server keeps the Pod of a dead node, but its kubelet has ended the container.
+        let is_past_deadline = pod.is_ours() && observed.is_overdue(pod);
+        waiting |= !pod.deleting || !is_past_deadline;
+        if let Some(at) = observed.overdue_at(pod).filter(|_| pod.is_ours() && !is_past_deadline) {
+            plan.wake_at = Some(plan.wake_at.map_or(at, |earlier| earlier.min(at)));
+        }
         if !pod.deleting {
             plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
         }

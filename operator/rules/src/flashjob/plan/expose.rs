@@ -47,6 +47,10 @@ impl Draft<'_> {
         if self.proof(uid) != Proof::Proven {
             return self.back_to_queue(uid, None);
         }
+        // The record, which locks the device, is stored for the device that is flashed.
+        if self.has_moved(uid) {
+            return self.back_to_queue(uid, None);
+        }
         // Somebody else flashed the device since its turn came. With the old baseline, that version
         // would count as proof of a Pod that has not begun.
         if attempt == 1 && self.has_changed_to_the_version(uid) {
@@ -91,14 +95,29 @@ impl Draft<'_> {
         }
     }
 
-    /// Asks the plugin once per attempt.
+    /// Returns true if Akri reports the device under another name or address than the record.
+    fn has_moved(&self, uid: &str) -> bool {
+        let (Some(record), Some(instance)) = (self.records.get(uid), self.instance(uid)) else {
+            return false;
+        };
+        let is_elsewhere = || record.host_endpoint.as_deref() != instance.endpoint();
+        record.name.as_ref() != Some(&instance.name)
+            || self.spec.host_endpoint.is_none() && is_elsewhere()
+    }
+
+    /// Asks the plugin once per attempt and state of the device.
     pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> BuildAnswer {
         let name = self.attempt_name(uid, attempt);
         // An answer for another reference is asked for again: since then the firmware may have
-        // been pinned to a digest, and a Pod built before would fetch the tag.
+        // been pinned to a digest, and a Pod built before would fetch the tag. The same goes for
+        // a device that changed: the answer may contain an address that now is another device's.
+        let instance = self.instance(uid);
         let answered = self.observed.answers.built.get(uid);
-        let answered =
-            answered.filter(|built| built.attempt == name && built.firmware == self.firmware());
+        let answered = answered.filter(|built| {
+            built.attempt == name
+                && built.firmware == self.firmware()
+                && built.instance.as_ref() == instance
+        });
         let Some(built) = answered else {
             let Ok(ready) = &plugin.ready else { return BuildAnswer::Wait };
             let request = Box::new(self.request(uid, attempt, Some(plugin)));
@@ -106,6 +125,7 @@ impl Draft<'_> {
                 attempt: name,
                 plugin: plugin.name.clone(),
                 digest: ready.digest.clone(),
+                instance: instance.cloned(),
                 request,
             });
             return BuildAnswer::Wait;

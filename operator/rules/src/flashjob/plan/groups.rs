@@ -42,7 +42,10 @@ impl<'a> Draft<'a> {
     }
 
     fn groups_of(&self, uid: &str, limit: &GroupLimit) -> Vec<&'a str> {
-        self.instance(uid).map(|instance| instance.groups(&limit.key)).unwrap_or_default()
+        // Akri deletes the Instance of a device that restarts, which still is in flight.
+        let current = self.instance(uid).filter(|instance| !instance.nodes.is_empty());
+        let instance = current.or_else(|| self.observed.last_instances.get(uid));
+        instance.map(|instance| instance.groups(&limit.key)).unwrap_or_default()
     }
 
     /// Counts a device as in flight in its groups. If a group is full, returns a message instead.

@@ -9,6 +9,7 @@ mod groups;
 mod guards;
 mod lost;
 mod model;
+mod moved;
 mod pools;
 mod proof;
 mod properties;

@@ -164,12 +164,13 @@ impl Case {
             let has_questions = !plan.questions.is_empty();
             for question in &plan.questions {
                 match question {
-                    Question::Build { attempt, plugin, digest, request } => {
+                    Question::Build { attempt, plugin, digest, instance, request } => {
                         let built = Built {
                             attempt: attempt.clone(),
                             plugin: plugin.clone(),
                             digest: digest.clone(),
                             firmware: request.firmware.clone(),
+                            instance: instance.clone(),
                             pod: answer(),
                         };
                         memory

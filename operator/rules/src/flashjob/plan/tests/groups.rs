@@ -81,3 +81,26 @@ fn a_device_whose_pod_has_ended_is_in_flight_no_more_though_it_is_not_judged_yet
     let counts = plan.status.and_then(|status| status.counts).expect("counts");
     assert_eq!((counts.active, counts.verifying, counts.pending), (2, 1, 0), "{counts:?}");
 }
+
+#[test]
+fn a_device_in_flight_counts_in_its_group_also_while_akri_has_no_instance_of_it() {
+    let gateways = [("a", "1"), ("b", "1")];
+    let mut own = case(&gateways, 1);
+    own.start();
+    own.settle();
+    assert_eq!(uids_in_flight(&own), ["a"]);
+    own.world.devices.lose("a");
+    own.pass(5);
+    assert_eq!(uids_in_flight(&own), ["a"]);
+    // A device that another job flashes.
+    let mut case = case(&gateways, 1);
+    let mut other = job("other", &["b"], &json!({}));
+    let record = json!({"devices": [{"uid": "b", "attempt": 1, "state": "Flashing"}]});
+    other.status = serde_json::from_value(record).expect("a status");
+    case.world.see_job(Job::of(other));
+    case.world.set_holds(&key("other"), vec![(Identity::endpoint("10.0.0.1"), "b".to_owned())]);
+    case.world.observe(&key("other"), case.now).expect("the other job");
+    case.world.devices.lose("b");
+    case.settle();
+    assert_eq!(uids_in_flight(&case), [""; 0]);
+}

@@ -251,3 +251,27 @@ fn a_pod_of_which_nothing_is_heard_long_after_its_deadline_is_given_up() {
     assert_eq!(case.stands("a").0, DeviceState::Lost);
     assert_eq!(creates_pod(&plan), 0);
 }
+
+#[test]
+fn the_pod_of_a_dead_node_holds_neither_other_jobs_nor_a_deleted_one_beyond_its_deadline() {
+    let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
+    let pods = case.start();
+    case.settle();
+    let mut pod = pods[0].clone();
+    pod.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_pod(pod);
+    case.job.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_job();
+    for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
+        case.world.lose_service(&job, &name, &uid);
+    }
+    let identity = Identity::endpoint("10.0.0.0");
+    let ends = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer));
+    let plan = case.plan();
+    assert!(!ends(&plan) && plan.wake_at.is_some());
+    assert!(case.world.locks.holder(&identity, &key("other"), "a").is_some());
+    case.now = plan.wake_at.expect("a time");
+    assert!(ends(&case.plan()));
+    case.world.forget_job(&key("job"));
+    assert_eq!(case.world.locks.holder(&identity, &key("other"), "a"), None);
+}

@@ -320,12 +320,13 @@ impl Simulation {
 
 fn consult(memory: &mut Memory, question: Question) {
     match question {
-        Question::Build { attempt, plugin, digest, request } => {
+        Question::Build { attempt, plugin, digest, instance, request } => {
             let built = Built {
                 attempt,
                 plugin,
                 digest,
                 firmware: request.firmware.clone(),
+                instance,
                 pod: Ok(fixture::flash_pod(&request.version)),
             };
             memory.answers_mut().built.insert(request.device.uid, Arc::new(built));

@@ -1,0 +1,101 @@
+//! Tests of devices whose Instance changes or disappears while the job has them, one fact per test.
+
+use flashjob_api::DeviceState;
+use serde_json::json;
+
+use super::fixture::{Case, ESP32, creates_pod, key};
+use crate::flashjob::observed::Question;
+use crate::flashjob::plan::Plan;
+use crate::flashjob::policy::Namespaces;
+
+fn moves(case: &mut Case, uid: &str, endpoint: &str) {
+    case.device(uid, &[ESP32, ("HOST_ENDPOINT", endpoint), ("VERSION", "1")]);
+}
+
+/// Endpoints in the questions about what a device needs.
+fn asked(plan: &Plan) -> Vec<(String, String)> {
+    let questions = plan.questions.iter().filter_map(|question| match question {
+        Question::Build { request, .. } => Some(&request.device),
+        Question::Judge { .. } => None,
+    });
+    questions.map(|device| (device.uid.clone(), device.endpoint.clone().expect("one"))).collect()
+}
+
+#[test]
+fn a_device_that_moved_while_it_waited_is_asked_about_again_before_its_pod_is_made() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1}));
+    case.settle();
+    assert_eq!(case.stands("b").0, DeviceState::Pending, "it was asked about ahead of its turn");
+    moves(&mut case, "b", "10.0.0.9");
+    assert_eq!(asked(&case.plan()), [("b".to_owned(), "10.0.0.9".to_owned())]);
+}
+
+#[test]
+fn a_device_that_moves_while_it_waits_for_its_service_is_locked_and_flashed_at_its_new_address() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let services = case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+    case.carry_out(&services);
+    moves(&mut case, "a", "10.0.0.9");
+    let plan = case.plan();
+    assert_eq!(creates_pod(&plan), 0, "the plugin answered for another address");
+    assert_eq!(asked(&plan), [("a".to_owned(), "10.0.0.9".to_owned())]);
+    let plan = case.settle();
+    assert_eq!(creates_pod(&plan), 1);
+    assert_eq!(case.status().devices[0].host_endpoint.as_deref(), Some("10.0.0.9"));
+}
+
+#[test]
+fn what_a_plugin_answered_under_earlier_settings_is_asked_again() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1}));
+    case.settle();
+    assert_eq!(asked(&case.plan()), []);
+    let mut plugins = (*case.world.plugins).clone();
+    plugins[0].settings = serde_json::from_value(json!({"baudRate": 9600})).expect("settings");
+    case.world.take(crate::world::change::Change::Plugins(plugins), case.now);
+    let questions = asked(&case.plan());
+    assert_eq!(questions.iter().map(|(uid, _)| uid.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn a_device_of_another_namespace_that_comes_back_under_another_uid_is_found() {
+    let mut case = Case::new(&["a"], &json!({"verify": {"mode": "Required"}}));
+    case.world.rules.namespaces = Namespaces::Named(vec!["akri".to_owned()]);
+    case.world.devices.lose("a");
+    let device = |version| [ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", version)];
+    case.device_in("akri", "a", &device("1"));
+    let pods = case.start();
+    case.end(&pods[0], 0);
+    case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Verifying);
+    assert_eq!(case.status().devices[0].namespace.as_deref(), Some("akri"));
+    case.world.devices.lose("a");
+    let instance = crate::flashjob::observed::Instance::new(
+        "akri",
+        "akri-a",
+        "another-uid",
+        vec!["node".to_owned()],
+        device("2").into_iter(),
+    );
+    let jobs = case.world.devices.see(instance);
+    assert!(jobs.contains(&key("job")), "{jobs:?}");
+    case.settle();
+    assert_eq!(case.status().completed_uuids, ["a"]);
+}
+
+#[test]
+fn a_job_is_not_deleted_while_a_device_that_was_taken_out_of_it_is_being_flashed() {
+    let mut case = Case::new(&["a", "b"], &json!({"ttlSecondsAfterFinished": 0}));
+    let pods = case.start();
+    case.spec(&json!({"uuid": ["a"]}));
+    case.end(&pods[0], 0);
+    case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2")]);
+    let deletes = |plan: &Plan| {
+        plan.steps.iter().any(|step| matches!(step, crate::flashjob::plan::Step::DeleteJob))
+    };
+    let plan = case.pass(5);
+    assert_eq!(case.status().completed_uuids, ["a"]);
+    assert!(!deletes(&plan), "{:?}", plan.steps);
+    case.end(&pods[1], 0);
+    assert!(deletes(&case.settle()));
+}
