@@ -16,8 +16,8 @@ for program in "${node[@]}"; do
     cargo test --workspace --test "$program" >"$logs/$program" 2>&1 &
     running[$program]=$!
 done
-# One more than there are processors: each test waits for its control plane for a part of its time.
-cargo test --workspace --no-fail-fast --exclude flashjob-node -- --test-threads="$(($(nproc) + 1))"
+# More than there are processors: each test waits for its control plane for most of its time.
+cargo test --workspace --no-fail-fast --exclude flashjob-node -- --test-threads="$((2 * $(nproc) + 1))"
 status=$?
 for program in "${node[@]}"; do
     wait "${running[$program]}" || status=1

@@ -18,7 +18,7 @@ trap 'kill "$!"' EXIT
 failed=0
 for ((run = 1; run <= runs; run++)); do
     start=$SECONDS
-    cargo test --workspace --test end_to_end -- --test-threads="$(($(nproc) + 1))" >"$logs/$run" 2>&1 ||
+    cargo test --workspace --test end_to_end -- --test-threads="$((2 * $(nproc) + 1))" >"$logs/$run" 2>&1 ||
         failed=$((failed + 1))
     echo "run $run of $runs, $((SECONDS - start)) s: $(grep '^test result' "$logs/$run")"
 done

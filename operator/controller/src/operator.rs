@@ -20,10 +20,10 @@ use crate::telemetry::metrics::Metrics;
 use flashjob_config::Access;
 use flashjob_config::OperatorConfig;
 
-/// Deletes of Pods and Services that may wait for their answers at the same time: half of the
+/// Deletes of Pods and Services that may wait for their answers at the same time: a quarter of the
 /// requests of a client. A status write frees hundreds of objects at once, and the creates of the
-/// devices that take their places would have to wait behind them.
-const DELETES_IN_FLIGHT: usize = 40;
+/// devices that take their places would have to wait behind them (docs/performance.md).
+const DELETES_IN_FLIGHT: usize = 20;
 
 /// The running operator.
 pub struct Operator {
@@ -121,12 +121,7 @@ impl Operator {
             recorder,
             keepers_recorder,
             metrics,
-            deletes: Semaphore::new(
-                std::env::var("EXPERIMENT_DELETES")
-                    .ok()
-                    .and_then(|n| n.parse().ok())
-                    .unwrap_or(DELETES_IN_FLIGHT),
-            ),
+            deletes: Semaphore::new(DELETES_IN_FLIGHT),
             reports,
             installation,
             tasks,

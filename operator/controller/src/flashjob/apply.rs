@@ -49,7 +49,13 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failu
     let pod = step.created_name().filter(|_| is_pod).map(str::to_owned);
     let tell = |outcome| operator.tell(Change::Job(job.key.clone(), outcome));
     loop {
-        let error = match carry_out(&operator, &job, step.clone()).await {
+        // The semaphore is never closed. Only the request is on the heap: after a status write,
+        // hundreds of these tasks wait for their turn.
+        let is_delete = matches!(step, Step::DeletePod { .. } | Step::DeleteService { .. });
+        let permit = if is_delete { operator.deletes.acquire().await.ok() } else { None };
+        let answer = Box::pin(carry_out(&operator, &job, step.clone())).await;
+        drop(permit);
+        let error = match answer {
             Ok(pause) => {
                 // The step counts as in flight during the pause, so that no plan repeats the
                 // request earlier.
@@ -337,8 +343,6 @@ async fn delete_object<K: NamespacedObject + Readable + Trim>(
     name: &str,
     uid: &str,
 ) -> kube::Result<bool> {
-    // The semaphore is never closed.
-    let _permit = operator.deletes.acquire().await;
     match delete::<K>(operator.client.clone(), namespace, name, uid).await? {
         Deleted::Going(object) => {
             if let Some(object) = object.and_then(Trim::trim) {

@@ -57,6 +57,8 @@ pub struct Observed {
     pub stuck_pods: Arc<HashMap<String, Timestamp>>,
     /// Stage of each Pod, by name, with the time since when it is observed.
     pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
+    /// Pods whose deletion was started, by uid, as far as it did not fail.
+    pub leaving_pods: Arc<HashSet<String>>,
     /// Last known Instance with nodes of each device that has begun, by uid.
     pub last_instances: Arc<HashMap<String, Arc<Instance>>>,
     /// Devices whose Instance exists but is unreachable, by uid, with the time since when.

@@ -63,6 +63,9 @@ pub struct Memory {
     /// and a Pod must not be given their address. The value is the Service marked as being
     /// deleted, cached so that not every snapshot copies it.
     leaving_services: HashMap<String, Option<Arc<Service>>>,
+    /// Pods whose deletion was started here, by uid, as far as it did not fail: no plan needs to
+    /// look at them again.
+    pub leaving_pods: Arc<HashSet<String>>,
     /// Pace of the status writes.
     pub pace: Pace,
     /// Status whose changed fields are all missing from the API server's definition, with the
@@ -124,14 +127,14 @@ impl Memory {
     }
 
     fn note_stages(&mut self, pods: &[Arc<Pod>], now: Timestamp) {
-        let current: HashMap<&String, Stage> =
-            pods.iter().filter_map(|pod| Some((&pod.name, pod.stage()?))).collect();
-        let is_known = |(name, stage): (&&String, &Stage)| {
-            self.stages.get(*name).is_some_and(|(noted_stage, _)| noted_stage == stage)
+        let current = || pods.iter().filter_map(|pod| Some((&pod.name, pod.stage()?)));
+        let is_known = |(name, stage): (&String, Stage)| {
+            self.stages.get(name).is_some_and(|(noted_stage, _)| *noted_stage == stage)
         };
-        if current.len() == self.stages.len() && current.iter().all(is_known) {
+        if current().count() == self.stages.len() && current().all(is_known) {
             return;
         }
+        let current: HashMap<&String, Stage> = current().collect();
         let stages = Arc::make_mut(&mut self.stages);
         stages.retain(|name, (stage, _)| current.get(name) == Some(stage));
         for (name, stage) in current {
@@ -193,6 +196,10 @@ impl Memory {
         };
         if self.answers.built.keys().any(|uid| !open(uid)) {
             self.answers_mut().built.retain(|uid, _| open(uid));
+        }
+        if self.leaving_pods.len() > pods.len() {
+            let present: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+            Arc::make_mut(&mut self.leaving_pods).retain(|uid| present.contains(uid.as_str()));
         }
         if !self.answers.judged.is_empty() {
             let pod_uids: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
@@ -375,6 +382,9 @@ impl Memory {
         if let Step::DeleteService { uid, .. } = step {
             self.leaving_services.insert(uid.clone(), None);
         }
+        if let Step::DeletePod { uid, .. } = step {
+            Arc::make_mut(&mut self.leaving_pods).insert(uid.clone());
+        }
         let failures = self.failures.get(&key).copied().unwrap_or_default();
         self.busy.insert(key);
         Some(failures)
@@ -417,6 +427,9 @@ impl Memory {
         // The delete failed, so the Service keeps its address and can serve a Pod.
         if let Step::DeleteService { uid, .. } = step {
             self.leaving_services.remove(uid);
+        }
+        if let Step::DeletePod { uid, .. } = step {
+            Arc::make_mut(&mut self.leaving_pods).remove(uid);
         }
         let failures = self.failures.entry(key.clone()).or_default();
         *failures += 1;
@@ -523,9 +536,13 @@ fn renew<'a>(
     names: impl Iterator<Item = &'a String>,
     now: Timestamp,
 ) {
-    let next: HashMap<String, Timestamp> =
-        names.map(|name| (name.clone(), since.get(name).copied().unwrap_or(now))).collect();
-    if next != **since {
-        *since = Arc::new(next);
+    let names: HashSet<&String> = names.collect();
+    if names.len() == since.len() && names.iter().all(|name| since.contains_key(*name)) {
+        return;
+    }
+    let kept = Arc::make_mut(since);
+    kept.retain(|name, _| names.contains(name));
+    for name in names {
+        kept.entry_ref(name).or_insert(now);
     }
 }

@@ -94,6 +94,7 @@ impl World {
             stuck_pods: memory.stuck_pods.clone(),
             stages: memory.stages.clone(),
             last_instances: memory.last_instances.clone(),
+            leaving_pods: memory.leaving_pods.clone(),
             unreachable: memory.unreachable.clone(),
             holders,
             addresses_in_use,

@@ -36,7 +36,9 @@ impl<'a> Draft<'a> {
                     pod.may_run_until().map(|until| self.over(until, 0));
                     nodes.extend(pod.node_to_read());
                 }
-                None if !pod.deleting && self.is_over(pod, &pooled) => {
+                // A delete that is in flight may have to wait behind hundreds of others.
+                None if pod.deleting || observed.leaving_pods.contains(&pod.uid) => {}
+                None if self.is_over(pod, &pooled) => {
                     self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
                 }
                 _ => {}

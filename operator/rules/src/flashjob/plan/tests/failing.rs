@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flashjob_api::{DeviceState, reason};
 use serde_json::json;
 
-use super::fixture::{Case, creates_pod, key};
+use super::fixture::{Case, creates_pod, deletes, key};
 use crate::flashjob::observed::Job;
 use crate::flashjob::plan::Step;
 
@@ -73,4 +73,20 @@ fn a_delete_that_keeps_failing_is_told_until_it_works_or_is_not_needed_any_more(
     assert!(!memory.forget_failing_steps(std::slice::from_ref(&delete)), "it is still needed");
     assert!(memory.forget_failing_steps(&[]));
     assert!(!is_reported(&mut case));
+}
+
+#[test]
+fn a_pod_whose_deletion_is_in_flight_is_deleted_again_only_if_that_failed() {
+    let mut case = Case::new(&["a"], &json!({"verify": {"mode": "None"}}));
+    let pods = case.start();
+    case.end(&pods[0], 0);
+    let plan = case.settle();
+    let is_delete = |step: &&Step| matches!(step, Step::DeletePod { .. });
+    let step = plan.steps.iter().find(is_delete).expect("the result is stored").clone();
+    let memory = case.world.memory.get_mut(&key("job")).expect("memory");
+    memory.begin(&step).expect("not begun");
+    assert_eq!(deletes(&case.plan(), "pod"), 0);
+    let memory = case.world.memory.get_mut(&key("job")).expect("memory");
+    memory.count(&step, Some("forbidden".to_owned()));
+    assert_eq!(deletes(&case.plan(), "pod"), 1);
 }
