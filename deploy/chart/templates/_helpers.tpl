@@ -34,8 +34,8 @@ flashjob-operator-all-namespaces
 {{- end }}
 
 {{/*
-Refuses a second installation that would not act, or would act against the first. It reads only what Helm itself must be allowed to read
-in order to install; `helm template` and GitOps tools that render without a cluster see nothing here.
+Refuses a second installation that would not act, or would act against the first. It lists the Deployments of the release's
+namespace, and reads one ClusterRole by name; `helm template` and GitOps tools that render without a cluster see nothing here.
 */}}
 {{- define "flashjob-operator.refuseSecond" -}}
 {{- range (lookup "apps/v1" "Deployment" .Release.Namespace "").items }}

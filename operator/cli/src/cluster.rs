@@ -259,6 +259,15 @@ fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
                 error.location().map_or_else(String::new, |at| format!(", line {}", at.line()));
             format!("the kubeconfig{file} is not a valid kubeconfig in YAML{line}")
         }
+        KubeconfigError::ParseNoProxy(error) => {
+            format!(
+                "NO_PROXY in the environment cannot be read: {error}; separate hosts with one \
+                 comma each, and end with a host"
+            )
+        }
+        KubeconfigError::ParseProxyUrl(error) => {
+            format!("HTTPS_PROXY, or proxy-url of the kubeconfig, is not a URL: {error}")
+        }
         // The error names the file; its root cause does not.
         _ => format!("the kubeconfig cannot be used: {}", without_number(&error.to_string())),
     }
@@ -343,6 +352,15 @@ mod tests {
             assert!(message.contains(&format!("the kubeconfig {}", file.display())), "{message}");
             assert_eq!(message.lines().count(), 1, "{message}");
         }
+    }
+
+    #[test]
+    fn a_proxy_variable_that_cannot_be_read_is_named() {
+        let of = |error| unusable(&error, &[]);
+        let no_proxy = of(KubeconfigError::ParseNoProxy(kube::config::NoProxyError::EmptyValue));
+        assert!(no_proxy.starts_with("NO_PROXY in the environment"), "{no_proxy}");
+        let url = "http://a b".parse::<http::Uri>().expect_err("no URL");
+        assert!(of(KubeconfigError::ParseProxyUrl(url)).starts_with("HTTPS_PROXY"));
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct World {
     pod_released: bool,
     /// The configured plugins.
     pub plugins: Arc<Vec<PluginView>>,
+    /// Number of their configuration: it changes with their settings and images.
+    plugin_configuration: u64,
     /// Part of the configuration that decisions depend on.
     pub rules: Rules,
     pods: HashMap<JobKey, BTreeMap<String, Arc<Pod>>>,

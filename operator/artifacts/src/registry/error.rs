@@ -180,8 +180,15 @@ impl RegistryError {
             // transient.
             Self::Reach { .. } => true,
             Self::Status { status, .. } => {
-                // 429 is how public registries limit anonymous pulls; it passes after a while.
-                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+                // 429 is how public registries limit anonymous pulls; it passes after a while. 408
+                // and 425 ask to repeat the request.
+                status.is_server_error()
+                    || matches!(
+                        *status,
+                        StatusCode::REQUEST_TIMEOUT
+                            | StatusCode::TOO_EARLY
+                            | StatusCode::TOO_MANY_REQUESTS
+                    )
             }
             Self::Mirrored { error, .. } | Self::Signatures { error, .. } => error.is_transient(),
             _ => false,

@@ -226,7 +226,11 @@ fn knows_no_referrers(status: StatusCode) -> bool {
     // These say that there may be a list, which this client may not read, or not now.
     let withholds_list = matches!(
         status,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_EARLY
+            | StatusCode::TOO_MANY_REQUESTS
     );
     // A server that does not know the path answers with any of the others: the distribution
     // specification only prescribes 404, and firewalls refuse unusual paths with codes of their

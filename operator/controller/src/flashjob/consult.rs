@@ -27,12 +27,20 @@ pub async fn consult(
 ) {
     let key = question.key().to_owned();
     let again = match question {
-        Question::Build { attempt, plugin, digest, instance, request } => {
+        Question::Build { attempt, plugin, digest, instance, configuration, request } => {
             match operator.plugins.get(&plugin, &digest) {
                 Some(loaded) => {
                     let answer = build(&operator, &job, &plugin, &loaded, &request).await;
                     let Request { device, firmware, .. } = *request;
-                    let built = Built { attempt, plugin, digest, firmware, instance, pod: answer };
+                    let built = Built {
+                        attempt,
+                        plugin,
+                        digest,
+                        firmware,
+                        instance,
+                        configuration,
+                        pod: answer,
+                    };
                     send_built(&operator, &job, device.uid, built)
                 }
                 // The digest was dropped after the plan was made, as by a change of trust. The

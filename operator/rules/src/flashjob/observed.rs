@@ -57,7 +57,7 @@ pub struct Observed {
     pub stuck_pods: Arc<HashMap<String, Timestamp>>,
     /// Stage of each Pod, by name, with the time since when it is observed.
     pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
-    /// Pods whose deletion was started, by uid, as far as it did not fail.
+    /// Uids of Pods whose delete request is in flight or has succeeded.
     pub leaving_pods: Arc<HashSet<String>>,
     /// Last known Instance with nodes of each device that has begun, by uid.
     pub last_instances: Arc<HashMap<String, Arc<Instance>>>,
@@ -73,6 +73,8 @@ pub struct Observed {
     pub kept_addresses: Vec<String>,
     /// The plugins of this installation.
     pub plugins: Arc<Vec<PluginView>>,
+    /// Number of their configuration: it changes with their settings and images.
+    pub plugin_configuration: u64,
     /// Answers of plugins to earlier questions about this job.
     pub answers: Arc<Answers>,
     /// Question to the registry about the firmware, and the answer.
@@ -201,6 +203,16 @@ pub struct PluginView {
     pub grants: Arc<Grants>,
 }
 
+impl PluginView {
+    /// Returns true if the configuration makes the same of questions to both.
+    pub(crate) fn is_configured_like(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.flash_image == other.flash_image
+            && self.settings == other.settings
+            && self.locked_settings == other.locked_settings
+    }
+}
+
 /// A plugin that can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadyPlugin {
@@ -223,6 +235,8 @@ pub struct Built {
     pub firmware: String,
     /// The device in the request; None: Akri did not know it.
     pub instance: Option<Arc<Instance>>,
+    /// Number of the configuration of the plugins that the request is based on.
+    pub configuration: u64,
     /// The answer.
     pub pod: Result<FlashPod, CallError>,
 }
@@ -261,6 +275,8 @@ pub enum Question {
         digest: Digest,
         /// The device in the request; None: Akri does not know it.
         instance: Option<Arc<Instance>>,
+        /// Number of the configuration of the plugins that the request is based on.
+        configuration: u64,
         /// The request.
         request: Box<Request>,
     },
@@ -325,6 +341,14 @@ impl Observed {
     #[must_use]
     pub(crate) fn is_overdue(&self, pod: &Pod) -> bool {
         self.overdue_at(pod).is_some_and(|at| at <= self.now)
+    }
+
+    /// Returns true if nothing of a Pod can be running, although the API server keeps it: its node
+    /// is dead. Its kubelet has ended the container, and starts none of a Pod that is being
+    /// deleted.
+    #[must_use]
+    pub(crate) fn is_past_its_end(&self, pod: &Pod) -> bool {
+        pod.deleting && pod.gone.is_none() && pod.is_ours() && self.is_overdue(pod)
     }
 
     /// The job's Service of that name.

@@ -63,8 +63,7 @@ pub struct Memory {
     /// and a Pod must not be given their address. The value is the Service marked as being
     /// deleted, cached so that not every snapshot copies it.
     leaving_services: HashMap<String, Option<Arc<Service>>>,
-    /// Pods whose deletion was started here, by uid, as far as it did not fail: no plan needs to
-    /// look at them again.
+    /// Uids of Pods whose delete request is in flight or has succeeded: no second one is sent.
     pub leaving_pods: Arc<HashSet<String>>,
     /// Pace of the status writes.
     pub pace: Pace,
@@ -209,13 +208,6 @@ impl Memory {
         }
         if self.answers.out_of_service.values().any(|until| *until <= now) {
             self.answers_mut().out_of_service.retain(|_, until| *until > now);
-        }
-    }
-
-    /// Drops what plugins answered about attempts without a Pod.
-    pub fn forget_built(&mut self) {
-        if !self.answers.built.is_empty() {
-            self.answers_mut().built.clear();
         }
     }
 

@@ -100,6 +100,7 @@ impl World {
             addresses_in_use,
             kept_addresses,
             plugins: self.plugins.clone(),
+            plugin_configuration: self.plugin_configuration,
             answers: memory.answers.clone(),
             firmware: memory.firmware.clone(),
             firmware_trust,
@@ -126,8 +127,7 @@ impl World {
             rollout_lacks_results,
             report: Report::Now,
         };
-        // The API server keeps the Pod of a dead node, but its kubelet has ended the container.
-        for pod in observed.pods.iter().filter(|pod| pod.is_ours() && observed.is_overdue(pod)) {
+        for pod in observed.pods.iter().filter(|pod| observed.is_past_its_end(pod)) {
             self.pod_released |= self.locks.forget_pod(&pod.uid);
         }
         Some(observed)

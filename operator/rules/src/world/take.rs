@@ -58,10 +58,15 @@ impl World {
                 return if is_taken { vec![subject] } else { Vec::new() };
             }
             Change::Plugins(plugins) => {
-                self.plugins = Arc::new(plugins);
                 // Devices that wait are asked about again: an answer contains the settings and the
-                // image that were configured when it was given.
-                self.memory.values_mut().for_each(Memory::forget_built);
+                // image that were configured when the question was asked.
+                let before = self.plugins.iter();
+                if self.plugins.len() != plugins.len()
+                    || before.zip(&plugins).any(|(view, new)| !view.is_configured_like(new))
+                {
+                    self.plugin_configuration += 1;
+                }
+                self.plugins = Arc::new(plugins);
                 // Devices may have waited for a plugin.
                 self.jobs.keys().cloned().collect()
             }

@@ -168,7 +168,9 @@ impl<'a> Rehearsal<'a> {
         key: &flashjob_rules::flashjob::observed::JobKey,
         question: Question,
     ) -> bool {
-        let Question::Build { attempt, plugin, digest, instance, request } = question else {
+        let Question::Build { attempt, plugin, digest, instance, configuration, request } =
+            question
+        else {
             return false;
         };
         let loaded = self.plugins.iter().find(|served| served.config.name == plugin);
@@ -179,7 +181,8 @@ impl<'a> Rehearsal<'a> {
         let uid = request.device.uid.clone();
         self.answered.insert(uid.clone(), format!("{plugin}@{digest}"));
         let firmware = request.firmware;
-        let built = Arc::new(Built { attempt, plugin, digest, firmware, instance, pod });
+        let built =
+            Arc::new(Built { attempt, plugin, digest, firmware, instance, configuration, pod });
         let memory = self.world.memory.entry(key.clone()).or_default();
         memory.answers_mut().built.insert(uid, built);
         true

@@ -238,10 +238,15 @@ impl Instance {
     /// known.
     #[must_use]
     pub fn reachable(&self, endpoint: Option<&str>) -> bool {
-        self.fault.is_none()
-            // Akri keeps an Instance without nodes for a device that no node sees.
-            && !self.nodes.is_empty()
-            && (endpoint.is_some() || self.identity.is_a_way())
+        self.fault.is_none() && self.has_a_way(endpoint)
+    }
+
+    /// Returns true if a node and a way to reach the device are known, also if the Instance is
+    /// being deleted.
+    #[must_use]
+    pub(crate) fn has_a_way(&self, endpoint: Option<&str>) -> bool {
+        // Akri keeps an Instance without nodes for a device that no node sees.
+        !self.nodes.is_empty() && (endpoint.is_some() || self.identity.is_a_way())
     }
 
     /// All identities that must be locked to flash this device: its own, the overriding endpoint,

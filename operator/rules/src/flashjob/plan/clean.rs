@@ -111,8 +111,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns true if the ended Pod still reserves its address: after an attempt whose device may
-    /// still connect, a pooled Service is not reused immediately. Without its Pod, a Service for one
-    /// device is kept by [`Self::is_needed`], which cannot tell then that the container failed.
+    /// still connect, a pooled Service is not reused immediately. Without its Pod, a Service for
+    /// one device is kept by [`Self::is_needed`], which cannot tell then that the container failed.
     fn keeps_its_slot(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
         let keeps = match pooled {
@@ -129,8 +129,8 @@ impl<'a> Draft<'a> {
         keeps && ended.is_some_and(|ended| !self.over(ended, seconds))
     }
 
-    /// Returns true if the device may still connect for this attempt, which is over: it may have been
-    /// asked to, and was not judged as flashed.
+    /// Returns true if the device may still connect for this attempt, which is over: it may have
+    /// been asked to, and was not judged as flashed.
     pub(super) fn may_call_back(&self, device: &str, attempt: Option<u32>) -> bool {
         !self.was_flashed(device, attempt) && !self.never_started(device, attempt)
     }

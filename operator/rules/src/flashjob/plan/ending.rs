@@ -23,10 +23,9 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let mut waiting = wait_for_containers(observed, &mut plan);
     for pod in observed.pods.iter().filter(|pod| pod.gone.is_none()) {
-        // The API server keeps the Pod of a dead node, but its kubelet has ended the container.
-        let is_past_deadline = pod.is_ours() && observed.is_overdue(pod);
-        waiting |= !pod.deleting || !is_past_deadline;
-        if let Some(at) = observed.overdue_at(pod).filter(|_| pod.is_ours() && !is_past_deadline) {
+        waiting |= !observed.is_past_its_end(pod);
+        let overdue_at = observed.overdue_at(pod).filter(|at| pod.is_ours() && *at > observed.now);
+        if let Some(at) = overdue_at {
             plan.wake_at = Some(plan.wake_at.map_or(at, |earlier| earlier.min(at)));
         }
         if !pod.deleting {

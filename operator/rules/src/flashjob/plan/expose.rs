@@ -48,7 +48,7 @@ impl Draft<'_> {
             return self.back_to_queue(uid, None);
         }
         // The record, which locks the device, is stored for the device that is flashed.
-        if self.has_moved(uid) {
+        if self.has_moved(uid) || !self.is_reachable(uid) {
             return self.back_to_queue(uid, None);
         }
         // Somebody else flashed the device since its turn came. With the old baseline, that version
@@ -68,7 +68,8 @@ impl Draft<'_> {
             BuildAnswer::Wait if self.can_be_asked(plugin).is_err() => {
                 return self.back_to_queue(uid, None);
             }
-            BuildAnswer::Wait | BuildAnswer::Over => return,
+            BuildAnswer::Wait => return self.note_queued(uid),
+            BuildAnswer::Over => return,
         };
         let Ok(flash) = &built.pod else { return };
         let described =
@@ -105,18 +106,27 @@ impl Draft<'_> {
             || self.spec.host_endpoint.is_none() && is_elsewhere()
     }
 
-    /// Asks the plugin once per attempt and state of the device.
+    /// Returns true if the Instance tells how to reach the device. A plugin would refuse it for
+    /// good if it did not.
+    fn is_reachable(&self, uid: &str) -> bool {
+        let overriding = self.spec.host_endpoint.as_deref();
+        self.instance(uid).is_some_and(|instance| instance.has_a_way(overriding))
+    }
+
+    /// Asks the plugin once per attempt, state of the device, and configuration.
     pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> BuildAnswer {
         let name = self.attempt_name(uid, attempt);
         // An answer for another reference is asked for again: since then the firmware may have
         // been pinned to a digest, and a Pod built before would fetch the tag. The same goes for
-        // a device that changed: the answer may contain an address that now is another device's.
+        // a device that changed, as the answer may contain an address that now is another
+        // device's, and for other settings.
         let instance = self.instance(uid);
         let answered = self.observed.answers.built.get(uid);
         let answered = answered.filter(|built| {
             built.attempt == name
                 && built.firmware == self.firmware()
                 && built.instance.as_ref() == instance
+                && built.configuration == self.observed.plugin_configuration
         });
         let Some(built) = answered else {
             let Ok(ready) = &plugin.ready else { return BuildAnswer::Wait };
@@ -126,6 +136,7 @@ impl Draft<'_> {
                 plugin: plugin.name.clone(),
                 digest: ready.digest.clone(),
                 instance: instance.cloned(),
+                configuration: self.observed.plugin_configuration,
                 request,
             });
             return BuildAnswer::Wait;

@@ -1,6 +1,8 @@
 //! Locks of a job that follow from its stored status and its Pods.
 
-use crate::flashjob::observed::{Identity, Observed, Sighting};
+use std::sync::Arc;
+
+use crate::flashjob::observed::{Identity, Observed, Pod, Sighting};
 
 /// Returns the devices that stay locked regardless of new decisions: those stored as in flight,
 /// and those of Pods that may be running.
@@ -16,7 +18,8 @@ pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
     });
     // A Pod locks its device whatever the status says: an edited or lost status must not let two
     // Pods flash one device.
-    let pods = observed.pods.iter().filter(|pod| pod.may_run());
+    let may_run = |pod: &&Arc<Pod>| pod.may_run() && !observed.is_past_its_end(pod);
+    let pods = observed.pods.iter().filter(may_run);
     let of_pods = pods.flat_map(|pod| {
         pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))
     });

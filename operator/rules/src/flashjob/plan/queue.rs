@@ -1,4 +1,5 @@
-//! Chooses the next devices: the guards first, then the plugin's answer, the lock, and the firmware.
+//! Chooses the next devices: the guards first, then the plugin's answer, the lock, and the
+//! firmware.
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, VerifyMode, reason};
 use flashjob_types::plugin::Proof;
@@ -324,7 +325,11 @@ impl<'a> Draft<'a> {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
         match self.built(uid, attempt, plugin) {
             BuildAnswer::Built(built) => self.granted(uid, attempt, plugin, &built),
-            BuildAnswer::Wait | BuildAnswer::Over => false,
+            BuildAnswer::Wait => {
+                self.note_queued(uid);
+                false
+            }
+            BuildAnswer::Over => false,
         }
     }
 }

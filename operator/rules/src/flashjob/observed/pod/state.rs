@@ -347,6 +347,6 @@ fn has_value(variable: &core::EnvVar, text: &str) -> bool {
     literal.is_none_or(|value| {
         let first_line = value.lines().next().unwrap_or_default().trim();
         let text = text.trim();
-        text == first_line || text.trim_end_matches(',').trim_matches('"') == first_line
+        text == first_line || text.trim_end_matches(',').trim_matches(['"', '\'']) == first_line
     })
 }

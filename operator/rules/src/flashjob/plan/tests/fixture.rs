@@ -164,13 +164,21 @@ impl Case {
             let has_questions = !plan.questions.is_empty();
             for question in &plan.questions {
                 match question {
-                    Question::Build { attempt, plugin, digest, instance, request } => {
+                    Question::Build {
+                        attempt,
+                        plugin,
+                        digest,
+                        instance,
+                        configuration,
+                        request,
+                    } => {
                         let built = Built {
                             attempt: attempt.clone(),
                             plugin: plugin.clone(),
                             digest: digest.clone(),
                             firmware: request.firmware.clone(),
                             instance: instance.clone(),
+                            configuration: *configuration,
                             pod: answer(),
                         };
                         memory

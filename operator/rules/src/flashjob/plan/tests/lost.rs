@@ -254,7 +254,23 @@ fn a_pod_of_which_nothing_is_heard_long_after_its_deadline_is_given_up() {
 
 #[test]
 fn the_pod_of_a_dead_node_holds_neither_other_jobs_nor_a_deleted_one_beyond_its_deadline() {
-    let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
+    let identity = Identity::endpoint("10.0.0.0");
+    let held = |case: &Case| case.world.locks.holder(&identity, &key("other"), "a").is_some();
+    let spec = json!({"deviceTimeoutSeconds": 100, "backoffLimitPerDevice": 0});
+    let mut case = Case::new(&["a"], &spec);
+    let pods = case.start();
+    case.settle();
+    // A job that has given its device up, and stays.
+    case.pass(100 + 10 + 60);
+    let mut pod = pods[0].clone();
+    pod.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_pod(pod);
+    assert!(held(&case), "the device gets time to report the new version");
+    case.pass(600);
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::POD_LOST.name.into()));
+    assert!(!held(&case));
+    // A job that is being deleted.
+    let mut case = Case::new(&["a"], &spec);
     let pods = case.start();
     case.settle();
     let mut pod = pods[0].clone();
@@ -265,13 +281,11 @@ fn the_pod_of_a_dead_node_holds_neither_other_jobs_nor_a_deleted_one_beyond_its_
     for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
         case.world.lose_service(&job, &name, &uid);
     }
-    let identity = Identity::endpoint("10.0.0.0");
     let ends = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer));
     let plan = case.plan();
-    assert!(!ends(&plan) && plan.wake_at.is_some());
-    assert!(case.world.locks.holder(&identity, &key("other"), "a").is_some());
+    assert!(!ends(&plan) && plan.wake_at.is_some() && held(&case));
     case.now = plan.wake_at.expect("a time");
     assert!(ends(&case.plan()));
     case.world.forget_job(&key("job"));
-    assert_eq!(case.world.locks.holder(&identity, &key("other"), "a"), None);
+    assert!(!held(&case));
 }

@@ -3,8 +3,8 @@
 use flashjob_api::DeviceState;
 use serde_json::json;
 
-use super::fixture::{Case, ESP32, creates_pod, key};
-use crate::flashjob::observed::Question;
+use super::fixture::{Case, ESP32, creates_pod, deletes, key};
+use crate::flashjob::observed::{Identity, Question};
 use crate::flashjob::plan::Plan;
 use crate::flashjob::policy::Namespaces;
 
@@ -31,7 +31,7 @@ fn a_device_that_moved_while_it_waited_is_asked_about_again_before_its_pod_is_ma
 }
 
 #[test]
-fn a_device_that_moves_while_it_waits_for_its_service_is_locked_and_flashed_at_its_new_address() {
+fn a_device_that_moves_while_it_waits_for_its_service_is_locked_and_asked_about_anew() {
     let mut case = Case::new(&["a"], &json!({}));
     let services = case.settle();
     assert_eq!(case.stands("a").0, DeviceState::Exposing);
@@ -42,7 +42,22 @@ fn a_device_that_moves_while_it_waits_for_its_service_is_locked_and_flashed_at_i
     assert_eq!(asked(&plan), [("a".to_owned(), "10.0.0.9".to_owned())]);
     let plan = case.settle();
     assert_eq!(creates_pod(&plan), 1);
+    let identity = Identity::endpoint("10.0.0.9");
+    assert!(plan.holds.iter().any(|(held, _)| *held == identity), "{:?}", plan.holds);
     assert_eq!(case.status().devices[0].host_endpoint.as_deref(), Some("10.0.0.9"));
+}
+
+#[test]
+fn a_pooled_service_waits_for_a_device_that_is_asked_about_again() {
+    let mut case = Case::new(&["a"], &json!({"exposure": "Pooled"}));
+    case.balanced = false;
+    let services = case.settle();
+    case.carry_out(&services);
+    case.settle();
+    moves(&mut case, "a", "10.0.0.9");
+    let plan = case.plan();
+    assert_eq!(asked(&plan).len(), 1);
+    assert_eq!(deletes(&plan, "service"), 0, "{:?}", plan.steps);
 }
 
 #[test]
@@ -52,9 +67,13 @@ fn what_a_plugin_answered_under_earlier_settings_is_asked_again() {
     assert_eq!(asked(&case.plan()), []);
     let mut plugins = (*case.world.plugins).clone();
     plugins[0].settings = serde_json::from_value(json!({"baudRate": 9600})).expect("settings");
-    case.world.take(crate::world::change::Change::Plugins(plugins), case.now);
+    case.world.take(crate::world::change::Change::Plugins(plugins.clone()), case.now);
     let questions = asked(&case.plan());
     assert_eq!(questions.iter().map(|(uid, _)| uid.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    case.settle();
+    plugins[0].is_loading = true;
+    case.world.take(crate::world::change::Change::Plugins(plugins), case.now);
+    assert_eq!(asked(&case.plan()), [], "only what the plugin is asked with counts");
 }
 
 #[test]
@@ -90,12 +109,26 @@ fn a_job_is_not_deleted_while_a_device_that_was_taken_out_of_it_is_being_flashed
     case.spec(&json!({"uuid": ["a"]}));
     case.end(&pods[0], 0);
     case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2")]);
-    let deletes = |plan: &Plan| {
+    let is_deleted = |plan: &Plan| {
         plan.steps.iter().any(|step| matches!(step, crate::flashjob::plan::Step::DeleteJob))
     };
     let plan = case.pass(5);
     assert_eq!(case.status().completed_uuids, ["a"]);
-    assert!(!deletes(&plan), "{:?}", plan.steps);
+    assert!(!is_deleted(&plan), "{:?}", plan.steps);
     case.end(&pods[1], 0);
-    assert!(deletes(&case.settle()));
+    assert!(is_deleted(&case.settle()));
+}
+
+#[test]
+fn a_device_whose_instance_tells_no_way_to_it_any_more_is_asked_about_when_it_does() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let services = case.settle();
+    case.carry_out(&services);
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+    case.device("a", &[ESP32]);
+    let plan = case.settle();
+    assert_eq!((asked(&plan), creates_pod(&plan)), (vec![], 0));
+    assert_eq!(case.stands("a").0, DeviceState::Pending);
+    moves(&mut case, "a", "10.0.0.0");
+    assert_eq!(creates_pod(&case.settle()), 1);
 }

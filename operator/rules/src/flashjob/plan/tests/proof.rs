@@ -236,7 +236,7 @@ fn a_version_must_stay_as_long_as_the_job_says_and_a_fall_back_is_told() {
 }
 
 #[test]
-fn a_proof_counts_however_the_attempt_ended() {
+fn a_proof_counts_though_the_flash_container_never_started() {
     let init = json!({"phase": "Failed", "initContainerStatuses": [{
         "name": "cni-check", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
         "state": {"terminated": {"exitCode": 7}},

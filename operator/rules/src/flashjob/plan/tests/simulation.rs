@@ -320,13 +320,14 @@ impl Simulation {
 
 fn consult(memory: &mut Memory, question: Question) {
     match question {
-        Question::Build { attempt, plugin, digest, instance, request } => {
+        Question::Build { attempt, plugin, digest, instance, configuration, request } => {
             let built = Built {
                 attempt,
                 plugin,
                 digest,
                 firmware: request.firmware.clone(),
                 instance,
+                configuration,
                 pod: Ok(fixture::flash_pod(&request.version)),
             };
             memory.answers_mut().built.insert(request.device.uid, Arc::new(built));
