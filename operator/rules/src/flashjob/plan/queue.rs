@@ -261,13 +261,14 @@ impl<'a> Draft<'a> {
         let unstored = if required { self.unstored_ends() } else { 0 };
         self.plan.urgent |= unstored > 0;
         let judged = required || self.spec.max_failed_devices.is_some();
-        let active = self
-            .records
-            .values()
-            .filter(|record| self.is_in_flight(record) || (judged && record.state.is_in_flight()));
-        let active = active.count();
-        let verifying =
-            self.records.values().filter(|record| record.state == DeviceState::Verifying).count();
+        let (mut active, mut verifying) = (0, 0_usize);
+        for record in self.records.values().filter(|record| record.is_locked()) {
+            match record.state.is_in_flight() && (judged || self.is_in_flight(record)) {
+                true => active += 1,
+                // Also one whose Pod has ended, and whose plugin has not answered yet.
+                false => verifying += 1,
+            }
+        }
         let kept =
             if required { verifying } else { verifying.saturating_sub(self.spec.parallelism) };
         let kept = kept + unstored;

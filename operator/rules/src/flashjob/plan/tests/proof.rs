@@ -92,6 +92,21 @@ fn a_required_proof_keeps_the_place_and_best_effort_does_not() {
 }
 
 #[test]
+fn a_device_that_waits_for_its_verdict_counts_among_those_that_must_still_prove_their_version() {
+    let spec = json!({"parallelism": 1, "verify": {"mode": "BestEffort"}});
+    let mut case = Case::new(&["a", "b", "c"], &spec);
+    for _ in 0..2 {
+        let pods = case.start();
+        case.end(&pods[0], 0);
+        let plan = case.plan();
+        assert!(!plan.questions.is_empty(), "its plugin is still to judge it");
+        let devices = plan.status.expect("a status").devices;
+        let c = devices.iter().find(|device| device.uid == "c");
+        assert!(c.is_none_or(|device| device.state == DeviceState::Pending), "{devices:?}");
+    }
+}
+
+#[test]
 fn the_next_device_begins_once_it_is_stored_that_the_one_before_has_proven_itself() {
     let spec = json!({"parallelism": 1, "verify": {"mode": "Required"}});
     let mut case = Case::new(&["a", "b"], &spec);
