@@ -12,6 +12,14 @@
 //!   [`output`] has the output formats, and [`cause`] words the causes of errors. [`interruption`]
 //!   ends a command at a signal.
 
+/// Writes a line to standard error. Unlike `eprintln!`, it does not panic if nobody reads it.
+macro_rules! complain {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod arguments;
 mod cause;
 mod check;
@@ -59,7 +67,9 @@ fn main() -> ExitCode {
     if let [first, words @ ..] = words.as_slice()
         && first == completion::COMPLETE
     {
-        println!("{}", completion::complete(arguments::command(), words));
+        // A shell that no longer waits for the answer does not need it.
+        let answer = completion::complete(arguments::command(), words);
+        let _ = report::write(&format!("{answer}\n"));
         return ExitCode::SUCCESS;
     }
     let arguments = match arguments::read() {

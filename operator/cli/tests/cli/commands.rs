@@ -51,6 +51,16 @@ fn each_way_to_fail_has_its_exit_code_and_names_the_thing() -> anyhow::Result<()
     Ok(())
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_failure_that_nobody_can_read_keeps_its_exit_code() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
+    let status = plugin(&["inspect", "nowhere.wasm"], folder.path()).stderr(full).status()?;
+    assert_eq!(status.code(), Some(3));
+    Ok(())
+}
+
 #[test]
 fn a_new_plugin_never_takes_the_place_of_anything() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

@@ -135,11 +135,11 @@ impl Chosen {
         match devices_to_flash.filter(|device| device.version.as_deref() == Some(version)).count()
         {
             0 => {}
-            1 => eprintln!(
+            1 => complain!(
                 "Warning: 1 of the devices already reports version {version}, so its new firmware \
                  cannot be distinguished from the old one."
             ),
-            several => eprintln!(
+            several => complain!(
                 "Warning: {several} of the devices already report version {version}, so their new \
                  firmware cannot be distinguished from the old one."
             ),

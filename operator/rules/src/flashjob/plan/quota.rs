@@ -20,14 +20,17 @@ impl Draft<'_> {
     /// Returns true if this object of a device is to be created now. If not, the device waits for
     /// its turn or, after a refusal, has its result or its next attempt.
     pub(super) fn may_ask_for(&mut self, uid: &str, object: Refused, name: &str) -> bool {
-        let refused = match object {
-            Refused::Service => reason::SERVICE_REFUSED,
-            Refused::Pod => reason::POD_REFUSED,
-        };
         let Some(refusal) = self.observed.refusals.get(name).cloned() else {
             return self.has_a_turn(uid, object);
         };
-        let message = format!("the API server refuses {object:?} {name}: {}", refusal.message);
+        // A Pod and its Service have the same name, and the Service may be gone since the Pod was
+        // refused.
+        let refused = match refusal.object {
+            Refused::Service => reason::SERVICE_REFUSED,
+            Refused::Pod => reason::POD_REFUSED,
+        };
+        let kind = refusal.object;
+        let message = format!("the API server refuses {kind:?} {name}: {}", refusal.message);
         match refusal.meaning {
             Meaning::Final => self.fail(uid, refused, &message),
             Meaning::MayPass => self.fail_attempt(uid, refused, &message),

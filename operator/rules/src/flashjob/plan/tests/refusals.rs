@@ -56,6 +56,12 @@ fn a_refusal_is_final_or_costs_an_attempt() {
         case.refuse(Refused::Pod, &name, meaning);
         case.settle();
         assert_eq!(case.stands("a"), (state, reason::POD_REFUSED.name.into()));
+        // The Service, which has the same name, may be gone since.
+        let mut case = Case::new(&["a"], &json!({}));
+        case.settle();
+        case.refuse(Refused::Pod, &name, meaning);
+        case.settle();
+        assert_eq!(case.stands("a"), (state, reason::POD_REFUSED.name.into()));
     }
 }
 
