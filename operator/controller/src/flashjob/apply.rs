@@ -49,8 +49,8 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failu
     let pod = step.created_name().filter(|_| is_pod).map(str::to_owned);
     let tell = |outcome| operator.tell(Change::Job(job.key.clone(), outcome));
     loop {
-        // The semaphore is never closed. Only the request is on the heap: after a status write,
-        // hundreds of these tasks wait for their turn.
+        // The semaphore is never closed. The request is created only once a delete has its turn:
+        // after a status write hundreds wait, and their requests would take 8 MiB.
         let is_delete = matches!(step, Step::DeletePod { .. } | Step::DeleteService { .. });
         let permit = if is_delete { operator.deletes.acquire().await.ok() } else { None };
         let answer = Box::pin(carry_out(&operator, &job, step.clone())).await;
