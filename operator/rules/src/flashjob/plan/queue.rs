@@ -318,7 +318,8 @@ impl<'a> Draft<'a> {
             record.namespace = namespace;
             record.name = Some(name);
             record.host_endpoint = endpoint;
-            if record.reason.as_deref() == Some(reason::DEVICE_BUSY.name) {
+            let passing = [reason::DEVICE_BUSY.name, reason::WAITING_FOR_QUOTA.name];
+            if record.reason.as_deref().is_some_and(|reason| passing.contains(&reason)) {
                 record.reason = None;
                 record.message = None;
             }

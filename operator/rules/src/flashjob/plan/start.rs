@@ -27,6 +27,14 @@ impl<'a> Draft<'a> {
             let uid = self.uid(place);
             if let Some(message) = &quota {
                 self.waits(reason::WAITING_FOR_QUOTA, message);
+                // Only those whose turn it is: a job can have thousands of waiting devices.
+                if places > 0 {
+                    places -= 1;
+                    self.set(uid, DeviceState::Pending, |record| {
+                        record.reason = Some(reason::WAITING_FOR_QUOTA.name.to_owned());
+                        record.message = Some(message.clone());
+                    });
+                }
                 continue;
             }
             let is_beginning = self.observed.beginning.contains(uid);

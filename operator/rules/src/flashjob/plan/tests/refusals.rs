@@ -154,6 +154,23 @@ fn a_device_that_waits_for_a_quota_gives_its_address_back_after_a_while_and_wait
 }
 
 #[test]
+fn a_device_whose_pod_a_quota_refused_before_its_beginning_was_stored_says_so() {
+    let mut case = Case::new(&["a", "b", "c"], &json!({"parallelism": 2, "suspend": true}));
+    case.settle();
+    let run = case.status().run.expect("a run");
+    let name = attempt_name("job", "uid-of-job", &run, "a", 1);
+    case.refuse(Refused::Pod, &name, QUOTA);
+    case.spec(&json!({"suspend": false}));
+    case.settle();
+    let waits = (DeviceState::Pending, reason::WAITING_FOR_QUOTA.name.into());
+    assert_eq!(["a", "b"].map(|uid| case.stands(uid)), [waits.clone(), waits]);
+    assert_eq!(case.stands("c").1, "", "it would wait without the quota too");
+    assert_eq!(case.status().waiting[reason::WAITING_FOR_QUOTA.name], 3);
+    case.pass(6);
+    assert_eq!(case.stands("b"), (DeviceState::Exposing, String::new()));
+}
+
+#[test]
 fn a_device_that_fails_as_it_starts_lets_no_other_start_beyond_the_failure_budget() {
     for refused in ["a", "b"] {
         let spec = json!({"maxFailedDevices": 0, "parallelism": 2, "suspend": true});
