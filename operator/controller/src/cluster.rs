@@ -7,8 +7,10 @@ pub mod connection;
 pub mod definitions;
 pub mod installation;
 pub mod leadership;
-pub mod note;
 pub(crate) mod passwords;
 pub mod proxy;
 pub mod read;
 pub mod watch;
+
+/// Longest note of an event that the API server accepts, in bytes.
+pub const NOTE_BYTES: usize = 1024;

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use flashjob_api::{DeviceStatus, FlashJob, FlashJobSpec, Reason, reason};
 use flashjob_rules::flashjob::observed::{Finish, Job};
 use flashjob_rules::flashjob::plan::DeviceResult;
+use flashjob_rules::text::shortened;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
-use crate::cluster::note::{NOTE_BYTES, shortened};
+use crate::cluster::NOTE_BYTES;
 use crate::flashjob::transitions::{JobTransition, Transitions};
 
 /// Number of failed devices of a run that have an event of their own; one more event says where

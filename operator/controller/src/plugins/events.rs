@@ -3,10 +3,11 @@
 
 use flashjob_api::DevicePluginStatus;
 use flashjob_plugin_host::Reference;
+use flashjob_rules::text::shortened;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 
-use crate::cluster::note::{NOTE_BYTES, shortened};
+use crate::cluster::NOTE_BYTES;
 
 /// Returns the events of one change of a status. `failure` is the CamelCase reason of the error in
 /// `lastError`.

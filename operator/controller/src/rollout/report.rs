@@ -8,6 +8,7 @@ use flashjob_api::{
     FlashRollout, FlashRolloutSpec, FlashRolloutStatus, RolloutPhase, rollout_reason,
 };
 use flashjob_rules::rollout::Rollout;
+use flashjob_rules::text::shortened;
 use flashjob_rules::world::change::{Change, EndedWrite, RolloutOutcome};
 use flashjob_rules::world::rollouts::CachedRollout;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -16,8 +17,8 @@ use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource};
 use serde_json::json;
 
+use crate::cluster::NOTE_BYTES;
 use crate::cluster::answer::{by_name, in_one_line};
-use crate::cluster::note::{NOTE_BYTES, shortened};
 use crate::cluster::read::Guarded;
 use crate::cluster::watch;
 use crate::flashjob::report::{WriteOutcome, difference};

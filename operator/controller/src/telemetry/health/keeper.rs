@@ -5,14 +5,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flashjob_rules::text::shortened;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 use tokio::sync::{mpsc, watch};
 
 use super::problem::{Problem, ProblemSource};
 use super::record::{Announcement, Readiness, Record, Report};
+use crate::cluster::NOTE_BYTES;
 use crate::cluster::answer::in_one_line;
-use crate::cluster::note::{NOTE_BYTES, shortened};
 use crate::telemetry::metrics::Metrics;
 
 /// Longest action of an event that the API server accepts, in bytes.

@@ -9,9 +9,8 @@ use super::steps::Step;
 use crate::flashjob::observed::{
     Cause, Ended, EndedBy, Gone, Judged, PluginView, Pod, Question, Waiting,
 };
+use crate::text::{MESSAGE_BYTES, last_lines, without_control_characters};
 
-/// Longest termination message that is passed to a plugin, in bytes.
-const MESSAGE_BYTES: usize = 4096;
 /// Longest termination message in status, in bytes.
 const SUMMARY_BYTES: usize = 512;
 /// Seconds after which a volume or a container that is not ready is reported: both usually take
@@ -433,40 +432,4 @@ fn sentence(text: &str, ended: &Ended) -> String {
 /// The container's message as it is passed to a plugin.
 fn handed_on(ended: &Ended) -> String {
     last_lines(&ended.message, MESSAGE_BYTES)
-}
-
-/// The end of a text in one line: as many whole lines as fit, since programs print the cause of a
-/// failure last. A last line that is too long is cut at its beginning.
-fn last_lines(text: &str, bytes: usize) -> String {
-    let lines = text
-        .lines()
-        .map(without_control_characters)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>();
-    let mut kept = 0;
-    let mut length = 0;
-    for line in lines.iter().rev() {
-        length += line.len() + 1;
-        if length > bytes + 1 {
-            break;
-        }
-        kept += 1;
-    }
-    match (kept, lines.last()) {
-        (0, Some(last)) => {
-            let from = last.len().saturating_sub(bytes);
-            let from = (from..last.len()).find(|from| last.is_char_boundary(*from));
-            format!("…{}", &last[from.unwrap_or(last.len())..])
-        }
-        _ => lines[lines.len() - kept..].join(" "),
-    }
-}
-
-/// Text from a container without control characters, limited to its last `MESSAGE_BYTES`.
-fn without_control_characters(text: &str) -> String {
-    let from = text.len().saturating_sub(MESSAGE_BYTES);
-    let from = (from..text.len()).find(|from| text.is_char_boundary(*from)).unwrap_or(text.len());
-    let letters = text[from..].chars();
-    let printable = letters.map(|letter| if letter.is_control() { ' ' } else { letter });
-    printable.collect::<String>().trim().to_owned()
 }
