@@ -1,16 +1,19 @@
 //! Manifests with many attachments: signatures are found among them, and where more are attached
 //! than are examined, that is an error and not the absence of a signature.
 
+mod pages;
+mod simple;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{RequiredKeys, TrustEntry};
+use crate::fake_registry::Answer;
 use crate::firmware::{self, UnverifiedFirmware};
+use crate::trust::BUNDLE;
 use crate::trust::testing::{BOTH, Keys};
 
 const SIMPLE_ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
@@ -244,55 +247,6 @@ async fn attachments_in_one_form_do_not_hide_a_signature_in_the_other() {
 }
 
 #[tokio::test]
-async fn a_list_without_end_is_read_in_part_unless_the_registry_filters_it() {
-    let mut attachments = Attachments::default();
-    attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
-    let filtered = page(&attachments.entries);
-    for does_filter in [true, false] {
-        let filtered = filtered.clone();
-        let objects = attachments.objects.clone();
-        let attachments = Attachments { entries: Vec::new(), objects };
-        let fake = attachments.serve_list(move |path| match path {
-            path if does_filter && path.contains("artifactType=") => answer(200, filtered.clone()),
-            path => {
-                let (list, query) = path.split_once('?').unwrap_or((path, ""));
-                let number: usize = query
-                    .rsplit("page=")
-                    .next()
-                    .map_or(0, |page| page.parse().unwrap_or_default());
-                let link = format!("<{list}?page={}>; rel=\"next\"", number + 1);
-                with(answer(200, page(&attestations(number))), "link", link)
-            }
-        });
-        let fake = fake.await;
-        let signatures =
-            signatures(&fake, &subject(), SignatureForm::Bundle).await.expect("a part of them");
-        if does_filter {
-            assert_eq!(signatures.fetched, bundle("bundle"));
-            assert!(signatures.beyond_limit.is_none());
-        } else {
-            assert_eq!(signatures.fetched, Vec::new());
-            let message = beyond_limit(&signatures);
-            assert!(message.contains("800 attachments, but only 16 pages"), "{message}");
-        }
-        let query = "artifactType=application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
-        let requests = fake.asked();
-        assert!(requests.iter().any(|(path, _)| path.ends_with(query)), "{requests:?}");
-    }
-}
-
-/// Returns the entries of 50 attestations, on a page of this number.
-fn attestations(page: usize) -> Vec<Value> {
-    let entry = |at: usize| {
-        json!({
-            "digest": Digest::of(format!("{page} {at}").as_bytes()), "artifactType": BUNDLE,
-            "annotations": {PREDICATE: "https://slsa.dev/provenance/v1"},
-        })
-    };
-    (0..50).map(entry).collect()
-}
-
-#[tokio::test]
 async fn an_attachment_of_another_type_that_cannot_be_read_does_not_hide_a_bundle() {
     let mut attachments = Attachments::default();
     attachments.entries.push(json!({"digest": Digest::of(b"deleted"), "artifactType": SBOM}));
@@ -334,54 +288,6 @@ async fn a_bundle_of_an_unknown_type_in_a_mirror_counts_where_the_registry_has_n
         let signatures = mirrored(&mirror, &registry).await.expect("listed");
         assert_eq!(signatures.fetched, bundle("bundle"), "{status}");
         assert_eq!(signatures.beyond_limit.is_none(), is_complete, "{status}");
-    }
-}
-
-#[tokio::test]
-async fn annotations_that_no_tool_writes_say_nothing() {
-    for annotations in [json!("text"), json!([1]), json!({PREDICATE: 1}), Value::Null] {
-        let mut attachments = Attachments::default();
-        attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
-        attachments.entries[0]["annotations"] = annotations.clone();
-        let fake = attachments.serve().await;
-        let found = bundles(&fake, &subject()).await.expect("listed");
-        assert_eq!(found, bundle("bundle"), "{annotations}");
-    }
-}
-
-#[tokio::test]
-async fn the_next_page_is_found_whatever_else_is_in_the_link_headers() {
-    for links in [
-        vec!["<PATH?last=a,b&n=1>; rel=\"next\""],
-        vec!["<PATH?n=1>;rel=next"],
-        vec!["<PATH?n=1>; title=\"a\"; Rel=Next"],
-        vec!["<PATH?n=0>; rel=\"prev\", <PATH?n=1>; rel=\"next\""],
-        vec!["<PATH?n=0>; rel=\"first\"", "<PATH?n=1>; rel=\"next\""],
-    ] {
-        let mut attachments = Attachments::default();
-        attachments.bundle(json!({"artifactType": BUNDLE}), "bundle");
-        let (last, headers) = (page(&attachments.entries), links.clone());
-        let fake = attachments.serve_list(move |path| {
-            if path.contains("n=1") {
-                return answer(200, last.clone());
-            }
-            let first = answer(200, page(&[]));
-            headers
-                .iter()
-                .fold(first, |answer, link| with(answer, "link", link.replace("PATH", path)))
-        });
-        let found = bundles(&fake.await, &subject()).await.expect("listed");
-        assert_eq!(found, bundle("bundle"), "{links:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_list_with_a_malformed_entry_is_an_error_and_not_a_registry_without_lists() {
-    for entry in [json!({}), json!(null), json!({"digest": 1})] {
-        let list = page(&[entry]);
-        let fake = Attachments::default().serve_list(move |_| answer(200, list.clone())).await;
-        let error = bundles(&fake, &subject()).await.expect_err("refused");
-        assert!(matches!(error, RegistryError::Form { .. }), "{error}");
     }
 }
 
@@ -443,119 +349,4 @@ async fn firmware_with_too_many_signatures_is_trusted_if_a_good_one_is_examined_
     let fake = all_by_others.serve().await;
     let error = verify(&fake, &keys, &[&subject()]).await.expect_err("refused");
     assert!(matches!(error, UnverifiedFirmware::Trust { .. }), "{error}");
-}
-
-/// Returns the layer with a simple signature of [`subject`] by this key.
-fn signed_layer(keys: &Keys, key: usize) -> (&'static str, String, Value) {
-    let Signature::Simple { payload, signature, .. } = keys.simple(key, &subject()) else {
-        panic!("a simple signature")
-    };
-    let payload = String::from_utf8(STANDARD.decode(payload).expect("base64")).expect("text");
-    (SIMPLE, payload, json!({"dev.cosignproject.cosign/signature": signature}))
-}
-
-/// A registry with a simple signature by `tagged` under the tag, and one by `referring` as a
-/// referrer; None: the requests for that place are answered with this status.
-async fn simple_in_two_places(
-    keys: &Keys,
-    tagged: Option<usize>,
-    referring: Option<usize>,
-    status: u16,
-) -> Fake {
-    let mut attachments = Attachments::default();
-    if let Some(key) = referring {
-        attachments.attach(json!({"artifactType": SIMPLE_ARTIFACT}), &[signed_layer(keys, key)]);
-    }
-    let tag = format!("sha256-{}.sig", subject().hex());
-    if let Some(key) = tagged {
-        let manifest = attachments.manifest(&Value::Null, &[signed_layer(keys, key)]);
-        attachments.objects.insert(tag.clone(), manifest);
-    }
-    let (list, objects) = (page(&attachments.entries), attachments.objects);
-    Fake::start(move |_, path, _| {
-        let name = path.rsplit('/').next().unwrap_or_default();
-        match objects.get(name) {
-            Some(object) => answer(200, object.clone()),
-            None if name == tag => answer(status, ""),
-            None if path.contains("/referrers/") && referring.is_none() => answer(status, ""),
-            None if path.contains("/referrers/") => answer(200, list.clone()),
-            None => answer(404, ""),
-        }
-    })
-    .await
-}
-
-#[tokio::test]
-async fn a_good_simple_signature_counts_in_either_place_whatever_the_other_place_has() {
-    let keys = Keys::new();
-    for (tagged, referring, status) in [
-        (Some(0), Some(1), 404),
-        (Some(1), Some(0), 404),
-        (Some(0), None, 502),
-        (None, Some(0), 502),
-        (None, Some(0), 403),
-        (Some(0), None, 429),
-    ] {
-        let fake = simple_in_two_places(&keys, tagged, referring, status).await;
-        let verified = verify(&fake, &keys, &[&subject()]).await;
-        assert!(verified.is_ok(), "{tagged:?} {referring:?} {status}: {verified:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_place_with_simple_signatures_that_cannot_be_read_is_named_unless_the_other_suffices() {
-    let keys = Keys::new();
-    for (tagged, referring, place) in
-        [(Some(1), None, "signatures that refer to"), (None, Some(1), "tag"), (None, None, "tag")]
-    {
-        let fake = simple_in_two_places(&keys, tagged, referring, 503).await;
-        let found = signatures(&fake, &subject(), SignatureForm::Simple).await;
-        let error = found.map_or_else(Some, |found| found.beyond_limit).expect("it is unknown");
-        assert!(error.is_transient() && error.to_string().starts_with(place), "{error}");
-        let error = verify(&fake, &keys, &[&subject()]).await.expect_err("it is unknown");
-        assert!(matches!(error, UnverifiedFirmware::Signatures { .. }), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn one_simple_signature_that_is_in_both_places_is_one_signature() {
-    let mut attachments = Attachments::default();
-    attachments.attach(json!({"artifactType": SIMPLE_ARTIFACT}), &[simple_layer(3)]);
-    let manifest = attachments.manifest(&Value::Null, &[simple_layer(3)]);
-    attachments.objects.insert(format!("sha256-{}.sig", subject().hex()), manifest);
-    let fake = attachments.serve().await;
-    let found = signatures(&fake, &subject(), SignatureForm::Simple).await.expect("listed");
-    assert_eq!((found.fetched.len(), found.beyond_limit.is_none()), (1, true));
-}
-
-#[tokio::test]
-async fn a_mirror_that_decides_about_the_tag_decides_about_referrers_too() {
-    for (status, is_registry_asked) in [(200, false), (403, false), (404, true), (502, true)] {
-        let mut attachments = Attachments::default();
-        let manifest = attachments.manifest(&Value::Null, &[simple_layer(1)]);
-        let (objects, tag) = (attachments.objects, format!("sha256-{}.sig", subject().hex()));
-        let mirror = Fake::start(move |_, path, _| {
-            let name = path.rsplit('/').next().unwrap_or_default();
-            match objects.get(name) {
-                Some(object) => answer(200, object.clone()),
-                None if name == tag && status == 200 => answer(200, manifest.clone()),
-                None if name == tag => answer(status, ""),
-                None => answer(404, ""),
-            }
-        })
-        .await;
-        let registry = Fake::start(|_, _, _| answer(404, "")).await;
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let with_mirror =
-            RegistryConfig { mirrors: vec![mirror.host.clone()], ..registry.config() };
-        let registries = [with_mirror, mirror.config()];
-        // A refusal by a mirror is final only for somebody whom the mirror may know.
-        let logins = [(mirror.host.clone(), credentials())].into_iter().collect();
-        let reference = reference(&registry.host);
-        let mut source =
-            Source::of(&reference, &registries, &logins).expect("valid").expect("a registry");
-        let found = source.signatures(&subject(), SignatureForm::Simple).await;
-        assert_eq!(found.is_ok(), status != 403, "{status}: {found:?}");
-        assert_eq!(!registry.asked().is_empty(), is_registry_asked, "{status}");
-    }
 }
