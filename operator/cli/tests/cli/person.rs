@@ -94,3 +94,10 @@ pub fn answer(command: &mut Command, answers: &str) -> anyhow::Result<CommandOut
     let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     Ok(CommandOutput { code: output.status.code(), text, errors })
 }
+
+/// Returns the real kubectl with the person's kubeconfig.
+pub fn kubectl(person: &Person) -> Command {
+    let mut kubectl = Command::new(person.testbed.control_plane.programs.join("kubectl"));
+    kubectl.env("KUBECONFIG", &person.testbed.control_plane.kubeconfig);
+    kubectl
+}
