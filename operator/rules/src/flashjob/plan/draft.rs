@@ -3,19 +3,19 @@
 
 mod pools;
 mod proven;
+mod results;
+mod retries;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason, ResultDetails, reason};
-use flashjob_types::plugin::Proof;
+use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason, ResultDetails};
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use sha2::{Digest, Sha256};
 
-use super::steps::{DeviceResult, Plan, Step};
+use super::steps::{Plan, Step};
 use crate::flashjob::make::attempt_name;
 use crate::flashjob::observed::{
     Finish, Holder, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting,
@@ -23,9 +23,6 @@ use crate::flashjob::observed::{
 };
 use pools::Pools;
 use proven::Proven;
-
-/// Maximum number of failed devices, and of skipped devices, in the status.
-const SHOWN_RESULTS: usize = 100;
 
 /// Finding of the guards: the device's plugin, or the result that the device gets.
 pub(super) type GuardFinding<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
@@ -306,176 +303,6 @@ impl<'a> Draft<'a> {
         if record.host_endpoint.is_some() && state != DeviceState::Pending {
             self.last_endpoint.clone_from(&record.host_endpoint);
         }
-    }
-
-    pub fn complete(&mut self, uid: &str, verified: bool) {
-        let record = self.records.swap_remove(uid).unwrap_or_default();
-        if !self.is_in_spec(uid) {
-            return;
-        }
-        self.keep_details(uid, &record, !verified);
-        self.tell(uid, &record, Finish::Completed, verified, None);
-        self.results.insert(uid.to_owned(), Finish::Completed);
-        self.unverified += u32::from(!verified);
-    }
-
-    pub fn fail(&mut self, uid: &str, reason: Reason, message: &str) {
-        self.end(uid, Finish::Failed, reason, message);
-    }
-
-    pub fn skip(&mut self, uid: &str, reason: Reason, message: &str) {
-        self.end(uid, Finish::Skipped, reason, message);
-    }
-
-    fn end(&mut self, uid: &str, finish: Finish, reason: Reason, message: &str) {
-        let now = self.now();
-        let mut record = self.records.swap_remove(uid).unwrap_or_default();
-        if !self.is_in_spec(uid) {
-            return;
-        }
-        uid.clone_into(&mut record.uid);
-        record.state =
-            if finish == Finish::Failed { DeviceState::Failed } else { DeviceState::Skipped };
-        record.reason = Some(reason.name.to_owned());
-        record.message = Some(message.to_owned());
-        record.not_before = None;
-        record.since = Some(Time(now));
-        *self.reasons.entry(reason.name.to_owned()).or_default() += 1;
-        if finish == Finish::Failed {
-            self.keep_details(uid, &record, false);
-        }
-        self.tell(uid, &record, finish, false, Some(reason));
-        self.results.insert(uid.to_owned(), finish);
-        // Failures are listed before skips, each up to `SHOWN_RESULTS`.
-        let count =
-            self.listed_devices.iter().filter(|device| device.state == record.state).count();
-        if count < SHOWN_RESULTS {
-            self.listed_devices.push(record);
-        }
-    }
-
-    /// Keeps details of a device after its record is removed. A device whose first attempt never
-    /// began has no details.
-    fn keep_details(&mut self, uid: &str, record: &DeviceStatus, unverified: bool) {
-        let Some(Time(start)) = record.start_time else { return };
-        let seconds = self.now().duration_since(start).as_secs().max(0);
-        let details = ResultDetails {
-            from: record.baseline_version.clone(),
-            attempts: record.attempt.max(1),
-            seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
-            unverified,
-            reported: self.reported(uid).filter(|_| unverified).map(str::to_owned),
-        };
-        self.details.insert(uid.to_owned(), details);
-    }
-
-    /// Adds a result to the plan, for the log, the events and the metrics.
-    fn tell(
-        &mut self,
-        uid: &str,
-        record: &DeviceStatus,
-        finish: Finish,
-        verified: bool,
-        reason: Option<Reason>,
-    ) {
-        let message = reason.and(record.message.clone()).unwrap_or_default();
-        let namespace = self.own_instance(uid).map(|instance| instance.namespace.clone());
-        let (uid, name, attempt) = (uid.to_owned(), record.name.clone(), record.attempt.max(1));
-        self.plan.results.push(DeviceResult {
-            uid,
-            name,
-            namespace,
-            attempt,
-            finish,
-            verified,
-            reason,
-            message,
-        });
-    }
-
-    /// Handles a failed attempt: the device is retried, or has failed permanently.
-    pub fn fail_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
-        let (attempt, uncounted) = self
-            .records
-            .get(uid)
-            .map_or((1, 0), |record| (record.attempt.max(1), record.uncounted));
-        if attempt.saturating_sub(uncounted) > self.spec.backoff_limit_per_device {
-            return self.fail(uid, reason, message);
-        }
-        self.try_again(uid, attempt, reason, message);
-    }
-
-    /// Handles an attempt that has ended without success: drops a device that the job no longer
-    /// names, takes one that reports the new version as flashed, fails it permanently after the
-    /// deadline of the job, and otherwise counts the failure.
-    pub fn give_up_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
-        if !self.is_in_spec(uid) {
-            self.records.swap_remove(uid);
-        } else if self.is_proven(uid) {
-            self.flashed(uid, Proof::ReportedVersion);
-        } else if reason == reason::DEADLINE_EXCEEDED {
-            self.fail(uid, reason, message);
-        } else {
-            self.fail_attempt(uid, reason, message);
-        }
-    }
-
-    /// Retries a device whose attempt failed through no fault of the device or the firmware; the
-    /// attempt does not count.
-    pub fn retry_uncounted(&mut self, uid: &str, reason: Reason, message: &str) {
-        let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
-        self.try_again(uid, attempt, reason, message);
-        self.set(uid, DeviceState::Pending, |record| {
-            record.uncounted += 1;
-            record.not_attached += u32::from(reason == reason::DEVICE_NOT_ATTACHED);
-        });
-    }
-
-    fn try_again(&mut self, uid: &str, attempt: u32, reason: Reason, message: &str) {
-        let pause = self.pause(uid, attempt);
-        let until = after(self.now(), pause);
-        self.wake(until);
-        self.set(uid, DeviceState::Pending, |record| {
-            record.attempt = attempt + 1;
-            record.not_before = Some(Time(until));
-            record.reason = Some(reason.name.to_owned());
-            record.message = Some(message.to_owned());
-            record.pod = None;
-            record.node = None;
-            record.external_ip = None;
-        });
-    }
-
-    /// Puts the same attempt back at the end of the queue.
-    pub fn back_to_queue(&mut self, uid: &str, why: Option<(Reason, &str)>) {
-        let now = self.now();
-        self.set(uid, DeviceState::Pending, |record| {
-            // The queue sorts devices that had their turn by this time. It is in the past at the
-            // next plan, so it delays nothing.
-            record.not_before = Some(Time(now));
-            record.pod = None;
-            record.node = None;
-            record.external_ip = None;
-            record.reason = why.map(|(reason, _)| reason.name.to_owned());
-            record.message = why.map(|(_, message)| message.to_owned());
-        });
-        if !self.is_in_spec(uid) {
-            self.records.swap_remove(uid);
-        }
-    }
-
-    /// Delay before the next attempt: doubles with each attempt, plus or minus up to a fifth. The
-    /// jitter is derived from uid and attempt, so that devices that failed together do not retry
-    /// together, and two plans of one snapshot agree.
-    fn pause(&self, uid: &str, attempt: u32) -> i64 {
-        let periods = &self.observed.periods;
-        // The exponent is limited: disruptions raise the attempt's number too, and a shift by 64
-        // bits or more overflows.
-        let doubled = periods.retry_seconds.saturating_mul(1 << attempt.saturating_sub(1).min(20));
-        let pause = doubled.min(periods.longest_retry_seconds).max(0);
-        let spread = Sha256::digest(format!("{uid}/{attempt}").as_bytes());
-        let share = i64::from(u16::from_be_bytes([spread[0], spread[1]])) % 41 - 20;
-        pause + pause * share / 100
     }
 
     /// All identities that must be locked while the device is flashed.
