@@ -2,6 +2,7 @@
 //! regardless of faults.
 
 mod attempts;
+mod disruptions;
 mod failing;
 mod firmware;
 mod fixture;
@@ -17,6 +18,7 @@ mod protect;
 mod refusals;
 mod simulation;
 mod stops;
+mod stuck_pods;
 mod takeover;
 
 use flashjob_api::reason;
@@ -25,6 +27,7 @@ use flashjob_api::reason;
 fn every_reason_is_given_by_a_rule() {
     let rules = [
         include_str!("tests/attempts.rs"),
+        include_str!("tests/disruptions.rs"),
         include_str!("tests/failing.rs"),
         include_str!("tests/firmware.rs"),
         include_str!("tests/groups.rs"),
@@ -34,6 +37,7 @@ fn every_reason_is_given_by_a_rule() {
         include_str!("tests/proof.rs"),
         include_str!("tests/refusals.rs"),
         include_str!("tests/stops.rs"),
+        include_str!("tests/stuck_pods.rs"),
     ]
     .concat();
     for reason in reason::ALL {

@@ -307,6 +307,14 @@ impl Case {
     }
 }
 
+/// Status of a Pod whose container with that name is in a given state.
+pub fn container(name: &str, state: &Value) -> Value {
+    json!({
+        "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": state,
+    })
+}
+
 /// Number of Pods that a plan creates.
 pub fn creates_pod(plan: &Plan) -> usize {
     plan.steps.iter().filter(|step| matches!(step, Step::CreatePod(_))).count()
