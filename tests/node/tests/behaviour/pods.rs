@@ -4,6 +4,8 @@ use anyhow::{Context, ensure};
 use flashjob_api::Phase;
 use flashjob_node::Node;
 use flashjob_node::installation::{LIMIT, status_where};
+use flashjob_simulators::firmware::Firmware;
+use flashjob_testbed::artifacts::{firmware, push_firmware};
 use flashjob_testbed::process::eventually;
 use serde_json::{Value, json};
 
@@ -87,10 +89,15 @@ pub async fn a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_s
     node: &mut Node,
 ) -> anyhow::Result<()> {
     let site = Site::new(node, "no-memory", 1).await?;
+    // The flash program keeps the whole firmware in memory.
+    let payload = vec![0; 64 << 20];
+    let large = Firmware { payload, ..firmware("esp32", "thermo", "0.2.0") };
+    push_firmware(&node.registry, "nubificus/large:0.2.0", &[large]).await?;
     let spec = json!({
+        "firmware": "harbor.nbfc.io/nubificus/large:0.2.0",
         "backoffLimitPerDevice": 0,
         "podOverrides": {
-            "resources": {"limits": {"memory": "6Mi"}, "requests": {"memory": "6Mi"}},
+            "resources": {"limits": {"memory": "32Mi"}, "requests": {"memory": "32Mi"}},
         },
     });
     site.flash(node, spec).await?;
