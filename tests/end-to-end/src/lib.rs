@@ -4,7 +4,6 @@
 pub mod counted;
 pub mod rollouts;
 
-use std::time::Duration;
 
 use flashjob_api::{DevicePlugin, DevicePluginStatus, FlashJob, FlashJobStatus, Phase};
 use flashjob_testbed::process::eventually;
@@ -18,8 +17,7 @@ use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 
-/// Timeout of every wait, longer than anything here takes on a slow machine.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub use flashjob_testbed::process::LIMIT;
 
 /// Returns a FlashJob with the required fields, and those that `spec` adds or changes.
 #[must_use]

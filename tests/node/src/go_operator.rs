@@ -13,7 +13,7 @@ use crate::Node;
 /// User name of its controller at the API server.
 const USER: &str = "system:serviceaccount:operator-system:operator-controller-manager";
 /// Timeout for an address or for a Pod's end, as an option of kubectl.
-const LIMIT: &str = "--timeout=180s";
+const LIMIT: &str = "--timeout=300s";
 /// JSONPath of a Service's address.
 const ADDRESS: &str = "jsonpath={.status.loadBalancer.ingress[0].ip}";
 

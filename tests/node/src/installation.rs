@@ -1,7 +1,6 @@
 //! An installation of the operator, used as its users do: with kubectl, by the commands of the
 //! documentation.
 
-use std::time::Duration;
 
 use anyhow::Context;
 use flashjob_api::{DevicePlugin, FlashJob, FlashJobStatus, Phase, condition};
@@ -15,8 +14,7 @@ use tokio::process::Command;
 use crate::rights::Account;
 use crate::{Node, images};
 
-/// Timeout of every wait, longer than anything here takes on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(180);
+pub use flashjob_testbed::process::LIMIT;
 /// ConfigMap with the operator's configuration.
 pub const CONFIG_MAP: &str = "flashjob-operator-config";
 /// Secret with the registry's password.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use flashjob_testbed::certificates::Authority;
 use flashjob_testbed::control_plane::ControlPlane;
-use flashjob_testbed::process::{Process, eventually, script};
+use flashjob_testbed::process::{LIMIT, Process, eventually, script};
 use flashjob_testbed::registry::Registry;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::{Api, Client};
@@ -20,8 +20,6 @@ use crate::network::HOSTNAME;
 use crate::runtime::Runtime;
 use crate::{artifacts, images, network};
 
-/// Timeout for a part to become ready.
-const START: Duration = Duration::from_secs(120);
 /// Namespace of MetalLB.
 const BALANCER_NAMESPACE: &str = "metallb-system";
 
@@ -172,7 +170,7 @@ impl Node {
         let nodes: Api<NodeObject> = Api::all(self.client.clone());
         let parts = [self.kubelet.as_mut(), self.kube_proxy.as_mut()];
         let mut parts: Vec<&mut Process> = parts.into_iter().flatten().collect();
-        eventually("the node is ready", START, || {
+        eventually("the node is ready", LIMIT, || {
             let ended = parts.iter_mut().try_for_each(|part| part.check());
             let nodes = nodes.clone();
             async move {
@@ -212,7 +210,7 @@ impl Node {
             "metadata": {"name": "devices", "namespace": BALANCER_NAMESPACE},
             "spec": {"addresses": [network::EXTERNAL]},
         });
-        eventually("the pool of addresses is taken", START, || async {
+        eventually("the pool of addresses is taken", LIMIT, || async {
             Ok(self.apply(&pool).await.ok())
         })
         .await

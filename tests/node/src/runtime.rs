@@ -1,10 +1,9 @@
 //! containerd, with a separate folder and socket.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use flashjob_testbed::process::{Process, eventually};
+use flashjob_testbed::process::{LIMIT, Process, eventually};
 use tokio::process::Command;
 
 use crate::network::PODS;
@@ -12,8 +11,6 @@ use crate::requirements;
 
 /// Image of each Pod's sandbox container.
 pub const PAUSE: &str = "registry.k8s.io/pause:node";
-/// Timeout for the start of containerd.
-const START: Duration = Duration::from_secs(60);
 
 /// A running containerd.
 pub struct Runtime {
@@ -39,7 +36,7 @@ impl Runtime {
         command.arg("--config").arg(&config).env("PATH", path(programs)?);
         let process = Process::start("containerd", command, folder)?;
         let mut runtime = Self { socket, programs: programs.to_owned(), process };
-        eventually("containerd answers", START, || {
+        eventually("containerd answers", LIMIT, || {
             let (ended, version) = (runtime.process.check(), runtime.ctr(&["version"]));
             async move {
                 ended?;

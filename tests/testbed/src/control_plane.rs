@@ -1,7 +1,6 @@
 //! Real etcd, kube-apiserver, kube-controller-manager and kube-scheduler.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -11,10 +10,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::certificates::{Authority, SERVICE_ADDRESSES};
-use crate::process::{Process, eventually, free_port};
-
-/// Timeout for the start of each part; they need a few seconds.
-const START: Duration = Duration::from_secs(90);
+use crate::process::{LIMIT, Process, eventually, free_port};
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -241,7 +237,7 @@ impl ControlPlane {
         command.args(&self.arguments);
         let mut server = Process::start("kube-apiserver", command, &self.folder)?;
         let client = self.client().await?;
-        let ready = eventually("the API server is ready", START, || {
+        let ready = eventually("the API server is ready", LIMIT, || {
             let ended = server.check();
             let client = client.clone();
             async move {
@@ -339,7 +335,7 @@ impl ControlPlane {
         for part in &mut self.parts {
             part.check()?;
         }
-        eventually("the default service account", START, || async {
+        eventually("the default service account", LIMIT, || async {
             Ok(accounts.get_opt("default").await?)
         })
         .await?;

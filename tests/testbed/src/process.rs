@@ -164,6 +164,10 @@ pub fn script(path: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
+/// Time limit of a wait for something that always happens: far longer than it takes, because the
+/// machine may be busy.
+pub const LIMIT: Duration = Duration::from_secs(300);
+
 /// Waits until a condition holds.
 ///
 /// # Errors

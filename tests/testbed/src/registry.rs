@@ -1,7 +1,6 @@
 //! A real OCI registry with TLS and a password.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
 use oci_client::Client;
@@ -11,7 +10,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use crate::certificates::Authority;
-use crate::process::{Process, eventually, free_port};
+use crate::process::{LIMIT, Process, eventually, free_port};
 
 /// Name of the registry's only user.
 pub const USER: &str = "robot";
@@ -80,7 +79,7 @@ impl Registry {
             .build()?;
         let url = format!("https://{}/v2/", self.host);
         let process = &mut self.process;
-        let ready = eventually("the registry is ready", Duration::from_secs(30), || {
+        let ready = eventually("the registry is ready", LIMIT, || {
             let (ended, request) =
                 (process.check(), http.get(&url).basic_auth(USER, Some(PASSWORD)).send());
             async move {

@@ -22,7 +22,7 @@ use crate::certificates::Authority;
 use crate::control_plane::ControlPlane;
 use crate::fleet::Fleet;
 use crate::options::Options;
-use crate::process::{Process, eventually, free_port, repository, script, sibling};
+use crate::process::{LIMIT, Process, eventually, free_port, repository, script, sibling};
 use crate::registry::Registry;
 use crate::simulators::Simulators;
 
@@ -60,6 +60,7 @@ pub struct Testbed {
     pub operator_environment: Vec<(String, String)>,
     replicas: Vec<Option<Replica>>,
     one_namespace: bool,
+    compiles_plugins: bool,
     _simulators: Vec<Process>,
     folder: TempDir,
 }
@@ -100,6 +101,7 @@ impl Testbed {
             operator_environment: Vec::new(),
             replicas: Vec::new(),
             one_namespace: options.one_namespace,
+            compiles_plugins: options.compiles_plugins,
             _simulators: simulators,
             folder,
         };
@@ -172,6 +174,18 @@ impl Testbed {
         Ok(())
     }
 
+    fn create_cache(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let cache = self.folder.path().join(name);
+        let compiled = cache.join("compiled");
+        if !self.compiles_plugins && !compiled.exists() {
+            let shared = repository().join("target/tmp/compiled-plugins");
+            std::fs::create_dir_all(&shared)?;
+            std::fs::create_dir_all(&cache)?;
+            std::os::unix::fs::symlink(shared, compiled)?;
+        }
+        Ok(cache)
+    }
+
     fn launch(&mut self, index: usize, cache: &str) -> anyhow::Result<()> {
         let config = self.write_config()?;
         let health = format!("127.0.0.1:{}", free_port()?);
@@ -180,7 +194,7 @@ impl Testbed {
             .arg("--config")
             .arg(&config)
             .arg("--cache")
-            .arg(self.folder.path().join(cache))
+            .arg(self.create_cache(cache)?)
             .arg("--exit-with-stdin");
         command.args(["--health-address", &health, "--lease-duration-seconds", LEASE_SECONDS]);
         if self.one_namespace {
@@ -201,7 +215,7 @@ impl Testbed {
     async fn is_ready(&mut self, index: usize) -> anyhow::Result<()> {
         let replica =
             self.replicas.get_mut(index).and_then(Option::as_mut).context("no such operator")?;
-        eventually("the operator is ready", Duration::from_secs(60), || {
+        eventually("the operator is ready", LIMIT, || {
             let (ended, role) = (replica.process.check(), role(&replica.health));
             async move {
                 ended?;
@@ -294,7 +308,7 @@ impl Testbed {
             let (devices, reports) = (self.devices().await?, self.fleet.reports().await?);
             Ok((devices.len() == reports.len()).then_some(()))
         };
-        eventually("every device has its Instance", Duration::from_secs(60), all).await
+        eventually("every device has its Instance", LIMIT, all).await
     }
 }
 

@@ -1,7 +1,6 @@
 //! State that exists before a run: a spec that changed while devices are in flight, and objects
 //! that the Go operator left.
 
-use std::time::Duration;
 
 use flashjob_api::condition::SUSPENDED;
 use flashjob_api::{FINALIZER, FlashJob, Phase};
@@ -10,7 +9,7 @@ use flashjob_end_to_end::{
 };
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::artifacts::{firmware, push_firmware};
-use flashjob_testbed::process::eventually;
+use flashjob_testbed::process::{LIMIT, eventually};
 use flashjob_testbed::testbed::FLASHER_IMAGE;
 use flashjob_testbed::{Options, Testbed};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -56,7 +55,7 @@ async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_a
     // A device that reported the version meanwhile may still reboot.
     eventually(
         "every device runs the firmware of the new run",
-        Duration::from_secs(30),
+        LIMIT,
         || async {
             Ok(testbed
                 .fleet
@@ -101,7 +100,7 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
     eventually(
         "the other devices are flashed while the old Pod is at work",
-        Duration::from_secs(60),
+        LIMIT,
         || async { Ok((testbed.fleet.reports().await?[2].flashed == 1).then_some(())) },
     )
     .await?;
@@ -115,7 +114,7 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
         "neither what was completed nor what the old Pod flashed again"
     );
     assert!(reports.iter().all(|report| report.conflicts == 0), "{reports:?}");
-    eventually("the old Pod is removed", Duration::from_secs(60), || async {
+    eventually("the old Pod is removed", LIMIT, || async {
         Ok(pods.get_opt(&pod).await?.is_none().then_some(()))
     })
     .await?;
@@ -147,7 +146,7 @@ async fn leave_behind(
         },
     }))?;
     services.create(&PostParams::default(), &service).await?;
-    let address = eventually("the Service has its address", Duration::from_secs(30), || async {
+    let address = eventually("the Service has its address", LIMIT, || async {
         let status = services.get(&name).await?.status;
         let ingress = status
             .and_then(|status| status.load_balancer)

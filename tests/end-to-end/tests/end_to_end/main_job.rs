@@ -9,7 +9,7 @@ use flashjob_end_to_end::{
     status_where, uids,
 };
 use flashjob_simulators::devices::Behaviour;
-use flashjob_testbed::process::eventually;
+use flashjob_testbed::process::{LIMIT, eventually};
 use flashjob_testbed::{Options, Testbed};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -153,7 +153,7 @@ async fn an_operator_killed_half_way_flashes_every_device_exactly_once() -> anyh
     apply(&testbed, &job("killed", &all, json!({}))).await?;
     for flashed in [1, 5, 9, 13] {
         let fleet = testbed.fleet.clone();
-        eventually("some devices are flashed", Duration::from_secs(60), || async {
+        eventually("some devices are flashed", LIMIT, || async {
             let done = fleet.reports().await?.iter().filter(|report| report.flashed > 0).count();
             Ok((done >= flashed).then_some(()))
         })
@@ -184,7 +184,7 @@ async fn a_job_deleted_while_it_flashes_leaves_nothing_behind() -> anyhow::Resul
     let all = uids(&testbed, "esp32", 6).await?;
     apply(&testbed, &job("deleted", &all, json!({}))).await?;
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
-    eventually("Pods run", Duration::from_secs(60), || async {
+    eventually("Pods run", LIMIT, || async {
         let running = pods.list(&ListParams::default()).await?;
         Ok(running
             .items
@@ -216,7 +216,7 @@ async fn two_jobs_that_name_one_device_flash_it_one_after_the_other() -> anyhow:
     }
     // A device that already reports the version cannot prove it again, so the job does not wait
     // until it has rebooted.
-    eventually("every device has rebooted three times", Duration::from_secs(30), || async {
+    eventually("every device has rebooted three times", LIMIT, || async {
         Ok(testbed.fleet.reports().await?.iter().all(|report| report.flashed == 3).then_some(()))
     })
     .await?;

@@ -21,8 +21,9 @@ use serde_json::json;
 
 /// A testbed with only the plugin esp32, and the digest to which its tag refers.
 async fn testbed() -> anyhow::Result<(Testbed, String)> {
-    let mut testbed =
-        Testbed::start(&Options { plugins: vec!["esp32".into()], ..Options::default() }).await?;
+    let plugins = vec!["esp32".into()];
+    let options = Options { plugins, compiles_plugins: true, ..Options::default() };
+    let mut testbed = Testbed::start(&options).await?;
     let digest = push(&testbed, "0.1.0", "0.1.0").await?;
     testbed.config["plugins"][0]["pullIntervalSeconds"] = json!(10);
     Ok((testbed, digest))

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use flashjob_api::{DevicePlugin, Phase};
 use flashjob_end_to_end::{apply, ended, job, plugin_where, uids};
-use flashjob_testbed::process::eventually;
+use flashjob_testbed::process::{LIMIT, eventually};
 use flashjob_testbed::{Options, Testbed};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -11,7 +11,6 @@ use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// A flash image that accepts any arguments, and reports at its end the folder where it was
 /// started.
@@ -33,7 +32,7 @@ async fn a_plugin_built_against_the_contract_alone_flashes_its_own_device_type()
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     // This plugin takes the Pod's success as proof, so the job does not wait until the devices
     // have rebooted.
-    eventually("the toasters run the new firmware", Duration::from_secs(30), || async {
+    eventually("the toasters run the new firmware", LIMIT, || async {
         Ok(testbed
             .fleet
             .reports()
@@ -129,7 +128,7 @@ async fn a_plugin_that_misbehaves_costs_its_own_devices_and_no_other_waits() -> 
         );
     }
     let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
-    let error = eventually("the wrong name is said", Duration::from_secs(30), || async {
+    let error = eventually("the wrong name is said", LIMIT, || async {
         Ok(plugins
             .get_opt("wrong-name")
             .await?
@@ -144,9 +143,10 @@ async fn a_plugin_that_misbehaves_costs_its_own_devices_and_no_other_waits() -> 
 #[tokio::test]
 async fn a_component_that_costs_too_much_to_compile_is_refused_and_the_operator_lives_on()
 -> anyhow::Result<()> {
-    let mut testbed =
-        Testbed::start(&Options { plugins: vec!["esp32".into()], ..Options::default() }).await?;
-    testbed.config["limits"] = json!({"compileMemory": "64Mi"});
+    let plugins = vec!["esp32".into()];
+    let options = Options { plugins, compiles_plugins: true, ..Options::default() };
+    let mut testbed = Testbed::start(&options).await?;
+    testbed.config["limits"] = json!({"compileMemory": "48Mi"});
     testbed.start_operator().await?;
     let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
     let ready = || async {
@@ -156,7 +156,7 @@ async fn a_component_that_costs_too_much_to_compile_is_refused_and_the_operator_
         Ok(ready.map(|condition| (condition.status, condition.reason, condition.message)))
     };
     let (status, reason, message) =
-        eventually("the refusal is said", Duration::from_secs(60), ready).await?;
+        eventually("the refusal is said", LIMIT, ready).await?;
     assert_eq!((status.as_str(), reason.as_str()), ("False", "CompileLimitReached"), "{message}");
     assert!(message.contains("limits.compileMemory"), "{message}");
     testbed.config["limits"] = json!({});
@@ -164,7 +164,7 @@ async fn a_component_that_costs_too_much_to_compile_is_refused_and_the_operator_
     let serves = || async { Ok(ready().await?.filter(|(status, ..)| status == "True")) };
     eventually(
         "the same operator serves it under the usual limit",
-        Duration::from_secs(60),
+        LIMIT,
         serves,
     )
     .await?;

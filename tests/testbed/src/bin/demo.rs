@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
-use flashjob_testbed::process::{eventually, repository, script};
+use flashjob_testbed::process::{LIMIT, eventually, repository, script};
 use flashjob_testbed::{Options, Testbed, show};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
@@ -191,7 +191,7 @@ async fn down() -> anyhow::Result<()> {
         return Ok(());
     };
     kill_process(pid, Signal::TERM)?;
-    eventually("it ended", Duration::from_secs(30), || async move {
+    eventually("it ended", LIMIT, || async move {
         Ok(test_kill_process(pid).is_err().then_some(()))
     })
     .await?;
