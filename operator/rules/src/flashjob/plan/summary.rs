@@ -171,6 +171,34 @@ pub(super) fn held_up(observed: &Observed, otherwise: &str) -> Option<FlashJobSt
     Some(FlashJobStatus { message: Some(message.to_owned()), ..observed.job.status.clone() })
 }
 
+/// Status of a FlashJob that is being deleted: only the message and, while it waits for Pods that
+/// vanished, the condition Reconciling change. `awaited` is a sentence about these Pods.
+pub(super) fn deleting(observed: &Observed, awaited: Option<&str>) -> Option<FlashJobStatus> {
+    let is_told = observed.job.status.conditions.iter().any(|stored| {
+        stored.type_ == condition::RECONCILING && stored.reason == reason::POD_LOST.name
+    });
+    if awaited.is_none() && !is_told {
+        return held_up(observed, "being deleted");
+    }
+    let (reason, awaited) = match awaited {
+        Some(awaited) => (reason::POD_LOST.name, format!("; {awaited}")),
+        None => ("Deleting", String::new()),
+    };
+    let message = format!("being deleted{awaited}{}", failing_steps(observed));
+    let mut status = observed.job.status.clone();
+    condition::set(
+        &mut status.conditions,
+        condition::RECONCILING,
+        true,
+        reason,
+        &message,
+        observed.job.generation,
+        observed.now,
+    );
+    status.message = Some(message);
+    Some(status)
+}
+
 /// Requests that keep failing, each with a leading `; `; at most two, then the number of others.
 pub(super) fn failing_steps(observed: &Observed) -> String {
     let failing = &observed.failing_steps;
