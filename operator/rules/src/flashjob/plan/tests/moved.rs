@@ -146,6 +146,20 @@ fn a_job_is_not_over_while_a_device_that_was_taken_out_of_it_is_being_flashed() 
 }
 
 #[test]
+fn the_pod_of_a_device_that_was_taken_out_is_deleted_if_it_can_never_start() {
+    let mut case = Case::new(&["a", "b"], &json!({}));
+    let pods = case.start();
+    case.spec(&json!({"uuid": ["b"]}));
+    assert_eq!(deletes(&case.settle(), "pod"), 0);
+    let container = json!({
+        "name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "InvalidImageName"}},
+    });
+    case.report(&pods[0], &json!({"phase": "Pending", "containerStatuses": [container]}));
+    assert_eq!(deletes(&case.settle(), "pod"), 1);
+}
+
+#[test]
 fn a_device_whose_instance_tells_no_way_to_it_any_more_is_asked_about_when_it_does() {
     let mut case = Case::new(&["a"], &json!({}));
     let services = case.settle();
