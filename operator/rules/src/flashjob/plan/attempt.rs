@@ -116,6 +116,11 @@ impl Draft<'_> {
         // The device is in flight only until its Pod has ended: its place must not stay taken
         // while a plugin that is slow or not loaded is asked for the verdict.
         if let Some(ended) = &pod.ended {
+            // It gets no result, and the end of the job must not wait for a plugin's verdict on it.
+            if !self.is_in_spec(uid) {
+                self.records.swap_remove(uid);
+                return;
+            }
             self.released.insert(uid.to_owned());
             return self.judge(uid, pod, ended);
         }

@@ -105,9 +105,13 @@ impl<'a> Draft<'a> {
         }
         let is_orphaned = self.observed.stored(&pod.device).is_none()
             || !self.is_in_spec(&pod.device) && !self.records.contains_key(&pod.device);
+        if !is_orphaned {
+            return false;
+        }
         // A Pod that runs without a record is not stopped: its device may be in the middle of a
-        // write.
-        is_orphaned && pod.ended.is_some()
+        // write. One that cannot start, or whose node does not report, would never end.
+        let overdue_at = self.observed.overdue_at(pod);
+        pod.ended.is_some() || pod.is_stuck() || overdue_at.is_some_and(|at| self.over(at, 0))
     }
 
     /// Returns true if the ended Pod still reserves its address: after an attempt whose device may

@@ -154,16 +154,24 @@ impl<'a> Draft<'a> {
                 && pod.run.as_deref() == Some(&self.spec.run)
                 && pod.attempt.is_some_and(|of| of < attempt)
         };
-        let unexpected = |pod: &Pod| {
-            pod.gone.is_none()
-                && pod.run.as_deref() == Some(&self.spec.run)
-                && self.observed.stored(uid).is_none()
-        };
         // Of another run, and ended by its kubelet, although the end was never observed.
         let is_past_deadline = |pod: &Pod| pod.is_ours() && self.observed.is_overdue(pod);
         let may_run =
             |pod: &Pod| pod.may_run() && !is_of_earlier_attempt(pod) && !is_past_deadline(pod);
-        pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
+        pods.iter().find(|pod| may_run(pod)).copied()
+    }
+
+    /// Returns a Pod of this run whose device has no record of it. The next attempt can have the
+    /// same name, and the end of this Pod would count as its end.
+    pub fn pod_without_record(&self, uid: &str) -> Option<&'a Arc<Pod>> {
+        let pods = self.pods_of.get(uid)?;
+        // The record of an attempt is stored before its Pod is created. So this Pod was there
+        // before the uid was removed from the spec and added again, or before the run was replaced
+        // by another one and requested again.
+        if self.same_run && self.observed.stored(uid).is_some() {
+            return None;
+        }
+        pods.iter().find(|pod| pod.run.as_deref() == Some(&self.spec.run)).copied()
     }
 
     /// Another job that has locked the device.

@@ -1,17 +1,20 @@
 //! The end of a job, and of a run: Pods and Services are deleted, and no lock is released while a
 //! container may still be running.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flashjob_api::DeviceState;
+use jiff::Timestamp;
 
 use super::holds::holds;
+use super::lost::vanished;
+use super::protect::{budget_may_exist, unprotect};
 use super::steps::{Plan, Step};
 use super::summary;
 use crate::count::counted;
 use crate::flashjob::make::attempt_name;
-use crate::flashjob::observed::{Observed, Pod, Service, after};
+use crate::flashjob::observed::{Gone, Observed, Pod, Service, after};
 
 /// Plans for a FlashJob that is being deleted. Needs neither a plugin nor a registry.
 pub(super) fn plan(observed: &Observed) -> Plan {
@@ -21,7 +24,8 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         return Plan::default();
     }
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
-    let mut waiting = wait_for_containers(observed, &mut plan);
+    let vanished_pods = wait_for_containers(observed, &mut plan);
+    let mut waiting = vanished_pods.may_run();
     for pod in observed.pods.iter().filter(|pod| pod.gone.is_none()) {
         waiting |= !observed.is_past_its_end(pod);
         let overdue_at = observed.overdue_at(pod).filter(|at| pod.is_ours() && *at > observed.now);
@@ -48,9 +52,19 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     // and thus its lock, is gone.
     if !waiting && observed.pods_in_creation.is_empty() && !observed.rollout_lacks_results {
         plan.steps.push(Step::RemoveFinalizer);
+    } else if !may_have_pods(observed) && budget_may_exist(observed) {
+        // Garbage collection deletes the budget with the FlashJob, which can take as long as the
+        // deadline of a Pod that vanished.
+        plan.steps.push(unprotect(observed));
     }
-    plan.status = summary::held_up(observed, "being deleted");
+    plan.status = summary::deleting(observed, vanished_pods.in_words().as_deref());
     plan
+}
+
+/// Returns true if the job may have a Pod in the API server.
+fn may_have_pods(observed: &Observed) -> bool {
+    let exists = |pod: &Arc<Pod>| !pod.gone.as_ref().is_some_and(Gone::is_confirmed);
+    observed.pods.iter().any(exists) || !observed.pods_in_creation.is_empty()
 }
 
 /// Returns true if a Pod that this Service selects is being created.
@@ -63,7 +77,7 @@ pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
     let at_work = at_work(observed).next().is_some();
     !at_work
         && observed.pods_in_creation.is_empty()
-        && !wait_for_containers(observed, &mut Plan::default())
+        && !wait_for_containers(observed, &mut Plan::default()).may_run()
 }
 
 /// Returns true if the stored status does not yet show a rollout that this job has begun to flash
@@ -97,7 +111,7 @@ fn at_work(observed: &Observed) -> impl Iterator<Item = &Arc<Pod>> {
 /// starts.
 pub(super) fn drain(observed: &Observed) -> Plan {
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
-    let lost = wait_for_containers(observed, &mut plan);
+    let lost = wait_for_containers(observed, &mut plan).may_run();
     let running = at_work(observed).count();
     let overdue = at_work(observed).filter(|pod| pod.is_ours());
     for at in overdue.filter_map(|pod| observed.overdue_at(pod)) {
@@ -133,15 +147,53 @@ pub(super) fn drain(observed: &Observed) -> Plan {
     plan
 }
 
+/// Pods that vanished and may still be running.
+struct VanishedPods {
+    /// Those that are gone from the API server, by name.
+    lost: BTreeMap<String, LostPod>,
+    /// True if it has to be confirmed first that one of them is gone.
+    is_unconfirmed: bool,
+}
+
+/// A Pod that is gone and may still be running.
+struct LostPod {
+    /// The uid of its device in the spec.
+    device: String,
+    /// Its node, where it is known.
+    node: Option<String>,
+    /// Time from which nothing of it can be running.
+    until: Timestamp,
+}
+
+impl VanishedPods {
+    fn may_run(&self) -> bool {
+        self.is_unconfirmed || !self.lost.is_empty()
+    }
+
+    /// Sentence about the device that is waited for longest; None if there is none.
+    fn in_words(&self) -> Option<String> {
+        let (name, pod) = self.lost.iter().max_by_key(|(_, pod)| pod.until)?;
+        let why = vanished(name, pod.node.as_deref());
+        let others = match self.lost.len() - 1 {
+            0 => String::new(),
+            more => format!("; also waiting for {}", counted(more, "more device")),
+        };
+        Some(format!(
+            "waiting for device {}: {why} ({} at the latest){others}",
+            pod.device, pod.until
+        ))
+    }
+}
+
 /// Confirms the deletion of Pods that disappeared, and waits until nothing of them can run.
-/// Returns true if there is something to wait for.
-fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
-    let mut waiting = false;
-    let mut wait = |plan: &mut Plan, until| {
+/// Returns those that have to be waited for.
+fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> VanishedPods {
+    let mut lost: BTreeMap<String, LostPod> = BTreeMap::new();
+    let mut wait = |pod: &str, device: &str, node: Option<&String>, until: Timestamp| {
         if until > observed.now {
-            waiting = true;
-            plan.wake_at =
-                Some(plan.wake_at.map_or(until, |earlier: jiff::Timestamp| earlier.min(until)));
+            let device = device.to_owned();
+            let lost_pod = LostPod { device, node: node.cloned(), until };
+            lost.entry(pod.to_owned()).or_insert(lost_pod);
         }
     };
     let mut unconfirmed = Vec::new();
@@ -152,7 +204,9 @@ fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
                 unconfirmed.push((pod.name.clone(), pod.device.clone()))
             }
             Some(_) if pod.may_run() => {
-                pod.may_run_until().into_iter().for_each(|until| wait(plan, until));
+                if let Some(until) = pod.may_run_until() {
+                    wait(&pod.name, &pod.device, pod.node.as_ref(), until);
+                }
                 nodes.extend(pod.node_to_read());
             }
             _ => {}
@@ -167,7 +221,7 @@ fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
         match device.state {
             DeviceState::Lost if until > observed.now => {
                 if pod.is_none_or(|pod| pod.stopped_at().is_none()) {
-                    wait(plan, until);
+                    wait(&name, &device.uid, device.node.as_ref(), until);
                 }
                 // Without a Pod in the cache, its node would not be read.
                 if pod.is_none() && device.node.is_some() {
@@ -179,9 +233,12 @@ fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
             _ => {}
         }
     }
-    let unsure = !unconfirmed.is_empty();
+    for pod in lost.values() {
+        plan.wake_at = Some(plan.wake_at.map_or(pod.until, |earlier| earlier.min(pod.until)));
+    }
+    let is_unconfirmed = !unconfirmed.is_empty();
     plan.steps
         .extend(unconfirmed.into_iter().map(|(name, device)| Step::ConfirmPod { name, device }));
     plan.steps.extend(nodes.into_iter().map(|name| Step::ReadNode { name: name.to_owned() }));
-    waiting || unsure
+    VanishedPods { lost, is_unconfirmed }
 }

@@ -9,6 +9,19 @@ use super::draft::Draft;
 use super::steps::Step;
 use crate::flashjob::observed::{Gone, Pod};
 
+/// Message about a vanished Pod of which something may still be running.
+pub(super) fn vanished(pod: &str, node: Option<&str>) -> String {
+    let end = match node {
+        Some(node) => format!(
+            "node {node} shows that it no longer runs the Pod, or the Pod's deadline has passed"
+        ),
+        None => "the Pod's deadline has passed".to_owned(),
+    };
+    format!(
+        "Pod {pod} vanished before its outcome was observed; the device stays locked until {end}"
+    )
+}
+
 /// Message about a vanished Pod whose node shows that nothing of it is running.
 fn stopped_on(pod: &str, node: &str) -> String {
     format!(
@@ -40,17 +53,7 @@ impl Draft<'_> {
         let until = pod.may_run_until().unwrap_or_else(|| self.now());
         let message = match (&pod.node, pod.stopped_at()) {
             (Some(node), Some(_)) => stopped_on(&pod.name, node),
-            (Some(node), None) => format!(
-                "Pod {} vanished before its outcome was observed; the device stays locked until \
-                 node {node} shows that it no longer runs the Pod, or the Pod's deadline has \
-                 passed",
-                pod.name
-            ),
-            (None, _) => format!(
-                "Pod {} vanished before its outcome was observed; the device stays locked until \
-                 the Pod's deadline has passed",
-                pod.name
-            ),
+            (node, _) => vanished(&pod.name, node.as_deref()),
         };
         self.lose(uid, until, &message);
     }

@@ -7,7 +7,7 @@ use flashjob_api::DeviceStatus;
 use super::draft::Draft;
 use super::steps::Step;
 use crate::flashjob::make;
-use crate::flashjob::observed::after;
+use crate::flashjob::observed::{Observed, after};
 
 /// Seconds after the end of a job within which a new process deletes the budget: the earlier
 /// process may have ended between the last Pod and the delete. Deletes for all jobs that ever
@@ -18,12 +18,12 @@ impl Draft<'_> {
     /// Creates or deletes the budget of the job.
     pub fn protect(&mut self) {
         let observed = self.observed;
-        let may_exist = observed.is_protected.unwrap_or_else(|| self.may_be_left_over());
+        let may_exist = budget_may_exist(observed);
         if !make::is_protected(self.spec, &observed.policy) {
             // `disruption` became Allow, in the FlashJob or in the configuration: a drain must no
             // longer wait for this job.
             if may_exist {
-                self.unprotect();
+                self.step(unprotect(observed));
             }
             return;
         }
@@ -32,7 +32,7 @@ impl Draft<'_> {
             let budget = make::budget(&observed.job);
             self.step(Step::Protect(Box::new(budget)));
         } else if !has_pods && may_exist && !self.goes_on() {
-            self.unprotect();
+            self.step(unprotect(observed));
         }
     }
 
@@ -44,18 +44,6 @@ impl Draft<'_> {
         self.plan.steps.iter().any(|step| matches!(step, Step::CreatePod(_)))
     }
 
-    /// Returns true if an earlier process may have left the budget.
-    fn may_be_left_over(&self) -> bool {
-        let ended = self.observed.job.status.completion_time.as_ref();
-        ended.is_none_or(|ended| after(ended.0, LEFT_OVER_SECONDS) > self.now())
-    }
-
-    fn unprotect(&mut self) {
-        let job = &self.observed.job;
-        let name = make::budget_name(&job.key.name, &job.uid);
-        self.step(Step::Unprotect { name });
-    }
-
     /// Returns true if another flash Pod may follow: a device has no result, and the job is not
     /// suspended without a device in flight.
     fn goes_on(&self) -> bool {
@@ -64,4 +52,19 @@ impl Draft<'_> {
             false => (0..self.spec.uuid.len()).any(|place| self.result_at(place).is_none()),
         }
     }
+}
+
+/// Returns true if the job may have a budget, which an earlier process may have left.
+pub(super) fn budget_may_exist(observed: &Observed) -> bool {
+    let may_be_left_over = || {
+        let ended = observed.job.status.completion_time.as_ref();
+        ended.is_none_or(|ended| after(ended.0, LEFT_OVER_SECONDS) > observed.now)
+    };
+    observed.is_protected.unwrap_or_else(may_be_left_over)
+}
+
+/// Returns the request that deletes the budget of the job.
+pub(super) fn unprotect(observed: &Observed) -> Step {
+    let job = &observed.job;
+    Step::Unprotect { name: make::budget_name(&job.key.name, &job.uid) }
 }

@@ -89,7 +89,9 @@ impl<'a> Draft<'a> {
         }
         if let Some(message) = self.is_busy(uid) {
             self.waits(reason::DEVICE_BUSY, &message);
-            if ahead.busy > 0 || self.records.contains_key(uid) {
+            // With a record, the Pod would be taken for that of the attempt that is to begin.
+            let may_record = ahead.busy > 0 && self.pod_without_record(uid).is_none();
+            if may_record || self.records.contains_key(uid) {
                 ahead.busy = ahead.busy.saturating_sub(1);
                 self.set(uid, DeviceState::Pending, |record| {
                     record.reason = Some(reason::DEVICE_BUSY.name.to_owned());
@@ -294,6 +296,13 @@ impl<'a> Draft<'a> {
                 ends.map(|at| format!("; it has no deadline of its own and is stopped at {at}"));
             let ends = ends.unwrap_or_default();
             return Some(format!("Pod {} may still be flashing this device{ends}", pod.name));
+        }
+        if let Some(pod) = self.pod_without_record(uid) {
+            return Some(format!(
+                "Pod {} of an earlier attempt still exists; if it stays, a finalizer or a node \
+                 that does not report keeps it",
+                pod.name
+            ));
         }
         let holder = self.held_by_another(uid)?;
         Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))

@@ -46,7 +46,9 @@ impl Draft<'_> {
 fn write(draft: &mut Draft<'_>) {
     let stored = &draft.observed.job.status;
     let counts = counts(draft);
-    let over = counts.completed + counts.failed + counts.skipped >= counts.total;
+    // A device that was taken out of the spec has no result to come, and may still be flashed.
+    let is_busy = counts.active + counts.verifying > 0;
+    let over = !is_busy && counts.completed + counts.failed + counts.skipped >= counts.total;
     // No Pod is created before the run is stored, and rollouts and `kubectl wait` act on the end
     // of a job, so neither status waits for its turn.
     draft.plan.urgent |= over || stored.run.as_ref() != Some(&draft.spec.run);
@@ -61,18 +63,16 @@ fn write(draft: &mut Draft<'_>) {
         let at = after(finished, seconds);
         if at > draft.now() {
             draft.wake(at);
-        } else if !is_at_work(draft) {
+        } else if !has_pod_at_work(draft.observed) {
             draft.step(Step::DeleteJob);
         }
     }
 }
 
-/// Returns true if a device may still be flashed. It may be one that was taken out of the spec: its
-/// Pod finishes, and would be deleted with the job.
-fn is_at_work(draft: &Draft<'_>) -> bool {
-    let observed = draft.observed;
-    draft.records.values().any(DeviceStatus::is_locked)
-        || observed.pods.iter().any(|pod| pod.may_run() && !observed.is_overdue(pod))
+/// Returns true if a Pod may still be flashing a device, although no record has that attempt: it
+/// would be deleted with the job.
+fn has_pod_at_work(observed: &Observed) -> bool {
+    observed.pods.iter().any(|pod| pod.may_run() && !observed.is_overdue(pod))
         || !observed.pods_in_creation.is_empty()
 }
 
@@ -171,6 +171,34 @@ pub(super) fn held_up(observed: &Observed, otherwise: &str) -> Option<FlashJobSt
     Some(FlashJobStatus { message: Some(message.to_owned()), ..observed.job.status.clone() })
 }
 
+/// Status of a FlashJob that is being deleted: only the message and, while it waits for Pods that
+/// vanished, the condition Reconciling change. `awaited` is a sentence about these Pods.
+pub(super) fn deleting(observed: &Observed, awaited: Option<&str>) -> Option<FlashJobStatus> {
+    let is_told = observed.job.status.conditions.iter().any(|stored| {
+        stored.type_ == condition::RECONCILING && stored.reason == reason::POD_LOST.name
+    });
+    if awaited.is_none() && !is_told {
+        return held_up(observed, "being deleted");
+    }
+    let (reason, awaited) = match awaited {
+        Some(awaited) => (reason::POD_LOST.name, format!("; {awaited}")),
+        None => ("Deleting", String::new()),
+    };
+    let message = format!("being deleted{awaited}{}", failing_steps(observed));
+    let mut status = observed.job.status.clone();
+    condition::set(
+        &mut status.conditions,
+        condition::RECONCILING,
+        true,
+        reason,
+        &message,
+        observed.job.generation,
+        observed.now,
+    );
+    status.message = Some(message);
+    Some(status)
+}
+
 /// Requests that keep failing, each with a leading `; `; at most two, then the number of others.
 pub(super) fn failing_steps(observed: &Observed) -> String {
     let failing = &observed.failing_steps;
@@ -228,21 +256,26 @@ fn counts(draft: &Draft<'_>) -> Counts {
             None => counts.pending += 1,
         }
     }
-    for record in draft
-        .records
-        .values()
-        .filter(|record| draft.is_in_spec(&record.uid) && draft.result(&record.uid).is_none())
-    {
-        if record.is_locked() {
-            let in_flight = draft.is_in_flight(record);
-            *if in_flight { &mut counts.active } else { &mut counts.verifying } += 1;
-            counts.pending -= 1;
+    for record in draft.records.values().filter(|record| record.is_locked()) {
+        let is_in_spec = draft.is_in_spec(&record.uid);
+        if is_in_spec && draft.result(&record.uid).is_some() {
+            continue;
         }
+        let in_flight = draft.is_in_flight(record);
+        *if in_flight { &mut counts.active } else { &mut counts.verifying } += 1;
+        // The total has only the devices of the spec.
+        counts.pending -= u32::from(is_in_spec);
     }
     // A status written before results had details does not tell which uids that were taken out of
     // the spec are in the stored number.
     counts.unverified = draft.unverified.min(counts.completed);
     counts
+}
+
+/// Number of devices that were taken out of the spec while their attempt was in progress.
+fn removed_in_flight(draft: &Draft<'_>) -> u32 {
+    let locked = draft.records.values().filter(|record| record.is_locked());
+    number(locked.filter(|record| !draft.is_in_spec(&record.uid)).count())
 }
 
 fn number(count: usize) -> u32 {
@@ -322,6 +355,7 @@ fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
     };
     part(counts.active, "in flight");
     part(counts.verifying, "verifying");
+    part(removed_in_flight(draft), "of these removed from spec.uuid");
     part(counts.pending, if draft.spec.suspend { "held back by suspend" } else { "waiting" });
     part(counts.failed, "failed");
     part(counts.skipped, "skipped");

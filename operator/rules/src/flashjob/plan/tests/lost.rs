@@ -1,6 +1,6 @@
 //! Tests of devices whose Pod vanished before its end was observed, one fact per test.
 
-use flashjob_api::{DeviceState, reason};
+use flashjob_api::{DeviceState, condition, reason};
 use hashbrown::HashSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -228,6 +228,58 @@ fn a_deleted_job_waits_for_a_lost_pod_only_until_its_node_no_longer_runs_it() {
     let ends = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer));
     assert!(!ends(&node_renews(&mut case, 120)));
     assert!(ends(&node_renews(&mut case, 20)));
+}
+
+#[test]
+fn a_deleted_job_says_once_for_which_lost_device_it_waits_why_and_until_when() {
+    let (mut case, name) = vanished(&json!({}));
+    let record = case.status().devices[0].clone();
+    let until = record.waits_until().expect("a time");
+    case.job.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_job();
+    for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
+        case.world.lose_service(&job, &name, &uid);
+    }
+    case.settle();
+    let status = case.status();
+    let message = status.message.clone().unwrap_or_default();
+    assert!(message.starts_with("being deleted; waiting for device a: Pod "), "{message}");
+    for part in [name, record.message.unwrap_or_default(), until.to_string()] {
+        assert!(!part.is_empty() && message.contains(&part), "{part} is not in {message}");
+    }
+    let mut conditions = status.conditions.iter();
+    let reconciling = conditions.find(|found| found.type_ == condition::RECONCILING);
+    let reconciling = reconciling.expect("the condition");
+    assert_eq!(
+        (reconciling.status.as_str(), reconciling.reason.as_str(), &reconciling.message),
+        ("True", reason::POD_LOST.name, &message)
+    );
+    assert_eq!(case.pass(60).status, Some(status), "what is stored already is not written again");
+    case.now = until;
+    let plan = case.plan();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer)));
+    let message = plan.status.and_then(|status| status.message);
+    assert_eq!(message.as_deref(), Some("being deleted"), "what was said is no longer true");
+}
+
+#[test]
+fn a_deleted_job_names_the_lost_device_that_it_waits_for_longest() {
+    let mut case = Case::new(&["a", "b"], &json!({}));
+    let pods = case.start();
+    for (pod, device) in pods.iter().zip(["a", "b"]) {
+        let name = pod.metadata.name.clone().expect("a name");
+        let uid = pod.metadata.uid.clone().expect("a uid");
+        case.pass(60);
+        case.world.lose_pod(&key("job"), &name, &uid, case.now);
+        case.world.confirm_gone(&key("job"), &name, device, case.now);
+    }
+    case.settle();
+    case.job.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_job();
+    case.settle();
+    let message = case.status().message.unwrap_or_default();
+    assert!(message.starts_with("being deleted; waiting for device b: Pod "), "{message}");
+    assert!(message.ends_with("; also waiting for 1 more device"), "{message}");
 }
 
 #[test]

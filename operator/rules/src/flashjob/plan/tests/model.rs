@@ -195,8 +195,13 @@ impl Cluster {
 
     /// Forgets created Pods: a uid was removed from a job, or added again as a new device, whose
     /// first attempt has the old name.
-    pub fn forget_created(&mut self) {
-        self.created.retain(|name, _| self.pods.contains_key(name));
+    pub fn forget_created(&mut self, job: &str, uid: &str) {
+        self.created.retain(|name, _| {
+            let pod = self.pods.get(name);
+            pod.is_some_and(|pod| {
+                pod.labels()[label::APP] != job || pod.labels()[label::UUID] != uid
+            })
+        });
     }
 
     pub fn remove_pod(&mut self, name: &str) {

@@ -1,6 +1,6 @@
 //! Tests of devices whose Instance changes or disappears while the job has them, one fact per test.
 
-use flashjob_api::DeviceState;
+use flashjob_api::{DeviceState, Phase, condition};
 use serde_json::json;
 
 use super::fixture::{Case, ESP32, creates_pod, deletes, key};
@@ -117,6 +117,46 @@ fn a_job_is_not_deleted_while_a_device_that_was_taken_out_of_it_is_being_flashed
     assert!(!is_deleted(&plan), "{:?}", plan.steps);
     case.end(&pods[1], 0);
     assert!(is_deleted(&case.settle()));
+}
+
+#[test]
+fn a_job_is_not_over_while_a_device_that_was_taken_out_of_it_is_being_flashed() {
+    let mut case = Case::new(&["a", "b"], &json!({"verify": {"mode": "None"}}));
+    let pods = case.start();
+    case.spec(&json!({"uuid": ["a"]}));
+    case.end(&pods[0], 0);
+    case.settle();
+    let status = case.status();
+    let counts = status.counts.expect("counts");
+    assert_eq!((counts.total, counts.completed, counts.active, counts.pending), (1, 1, 1, 0));
+    assert_eq!(status.phase, Some(Phase::InProgress));
+    assert!(status.completion_time.is_none());
+    assert!(condition::holds(&status.conditions, condition::RECONCILING));
+    let message = status.message.unwrap_or_default();
+    let says = "1 of 1 devices completed: 1 in flight, 1 of these removed from spec.uuid";
+    assert_eq!(message, says);
+    case.end(&pods[1], 1);
+    assert!(case.plan().questions.is_empty(), "it gets no result, so its end needs no verdict");
+    case.settle();
+    let status = case.status();
+    let counts = status.counts.expect("counts");
+    assert_eq!((counts.total, counts.completed, counts.active), (1, 1, 0));
+    assert_eq!((status.phase, status.devices.len()), (Some(Phase::Completed), 0));
+    assert!(status.completion_time.is_some());
+}
+
+#[test]
+fn the_pod_of_a_device_that_was_taken_out_is_deleted_if_it_can_never_start() {
+    let mut case = Case::new(&["a", "b"], &json!({}));
+    let pods = case.start();
+    case.spec(&json!({"uuid": ["b"]}));
+    assert_eq!(deletes(&case.settle(), "pod"), 0);
+    let container = json!({
+        "name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "InvalidImageName"}},
+    });
+    case.report(&pods[0], &json!({"phase": "Pending", "containerStatuses": [container]}));
+    assert_eq!(deletes(&case.settle(), "pod"), 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flashjob_api::Disruption;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::fixture::{Case, key};
@@ -105,4 +106,22 @@ fn a_budget_that_an_earlier_process_left_is_deleted_and_nothing_is_deleted_in_va
     assert!(!unprotects(&allowed.settle()));
     allowed.restart();
     assert!(unprotects(&allowed.settle()), "a drain must not wait for it");
+}
+
+#[test]
+fn a_deleted_job_that_waits_for_a_pod_that_vanished_keeps_no_budget() {
+    let mut case = Case::guarded(&["a"], &json!({}));
+    let pods = case.start();
+    case.is_protected(true);
+    case.job.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_job();
+    assert!(!unprotects(&case.settle()), "its Pod exists");
+    let name = pods[0].metadata.name.clone().expect("a name");
+    let uid = pods[0].metadata.uid.clone().expect("a uid");
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    assert!(!unprotects(&case.settle()), "its Pod may exist");
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    assert!(unprotects(&case.settle()));
+    case.is_protected(false);
+    assert!(!unprotects(&case.settle()));
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use flashjob_api::{DeviceState, reason};
 use flashjob_types::plugin::{Proof, Verdict};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use kube_core::ResourceExt;
 use serde_json::json;
 
 use super::fixture::{Case, creates_pod, deletes, key};
@@ -91,6 +93,63 @@ fn a_changed_run_waits_for_what_is_in_flight_and_starts_afresh() {
     case.settle();
     assert_ne!(case.status().run, before);
     assert_eq!(case.stands("a").0, DeviceState::Exposing);
+}
+
+/// Ends this Pod, which is deleted then and kept by a finalizer.
+fn end_and_keep(case: &mut Case, pod: &Pod) {
+    let mut pod = pod.clone();
+    pod.metadata.deletion_timestamp = Some(Time(case.now));
+    case.end(&pod, 0);
+    case.settle();
+}
+
+/// Checks that the device waits for the removal of this Pod, and begins after it.
+fn assert_begins_after(case: &mut Case, pod: &Pod) {
+    let (name, uid) = (pod.name_any(), pod.uid().expect("a uid"));
+    for _ in 0..2 {
+        assert_eq!(creates_pod(&case.pass(10)), 0);
+        let status = case.status();
+        let message = status.message.unwrap_or_default();
+        assert_eq!(status.completed_uuids, [""; 0], "{message}");
+        assert_eq!(status.waiting.get(reason::DEVICE_BUSY.name), Some(&1));
+        assert!(message.contains(&name), "{message}");
+        // A new process has the stored status, and nothing else.
+        case.world.memory.clear();
+    }
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+}
+
+#[test]
+fn a_run_that_is_requested_again_after_another_takes_no_result_from_a_pod_of_its_first_time() {
+    let mut case = Case::new(&["a"], &json!({"verify": {"mode": "None"}}));
+    let pods = case.start();
+    let first_run = case.status().run;
+    end_and_keep(&mut case, &pods[0]);
+    assert_eq!(case.status().completed_uuids, ["a"]);
+    case.spec(&json!({"runID": "again"}));
+    let other_pods = case.start();
+    case.end(&other_pods[0], 0);
+    case.settle();
+    assert_eq!(
+        (case.status().completed_uuids, case.status().run == first_run),
+        (vec!["a".to_owned()], false)
+    );
+    case.spec(&json!({"runID": null}));
+    case.settle();
+    assert_eq!(case.status().run, first_run);
+    assert_begins_after(&mut case, &pods[0]);
+}
+
+#[test]
+fn a_uid_that_is_added_again_takes_no_result_from_a_pod_of_before() {
+    let mut case = Case::new(&["a", "b"], &json!({"verify": {"mode": "None"}}));
+    let pods = case.start();
+    case.spec(&json!({"uuid": ["b"]}));
+    end_and_keep(&mut case, &pods[0]);
+    case.spec(&json!({"uuid": ["a", "b"]}));
+    assert_begins_after(&mut case, &pods[0]);
 }
 
 #[test]

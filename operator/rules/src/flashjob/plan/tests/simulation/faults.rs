@@ -113,7 +113,7 @@ impl Simulation {
                 let at = self.cluster.dice.below(job.spec.uuid.len());
                 let uid = job.spec.uuid.remove(at);
                 self.stored.retain(|(of, _, device)| of != name || *device != uid);
-                self.cluster.forget_created();
+                self.cluster.forget_created(name, &uid);
             }
             4 => return self.delete_job(name),
             5 => {
@@ -125,9 +125,9 @@ impl Simulation {
                     self.cluster.devices.iter().flat_map(|device| device.uids.clone()).collect();
                 let uid = all[self.cluster.dice.below(all.len())].clone();
                 if !job.spec.uuid.contains(&uid) {
-                    job.spec.uuid.push(uid);
                     // A create that was in flight when the uid was removed may have arrived since.
-                    self.cluster.forget_created();
+                    self.cluster.forget_created(name, &uid);
+                    job.spec.uuid.push(uid);
                 }
             }
         }
