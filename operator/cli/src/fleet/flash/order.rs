@@ -135,11 +135,11 @@ impl Chosen {
         match devices_to_flash.filter(|device| device.version.as_deref() == Some(version)).count()
         {
             0 => {}
-            1 => complain!(
+            1 => tell!(
                 "Warning: 1 of the devices already reports version {version}, so its new firmware \
                  cannot be distinguished from the old one."
             ),
-            several => complain!(
+            several => tell!(
                 "Warning: {several} of the devices already report version {version}, so their new \
                  firmware cannot be distinguished from the old one."
             ),
