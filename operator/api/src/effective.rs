@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Disruption, Exposure, FirmwarePolicy, FlashJobSpec, GroupBudget, PodOverrides, VerifyMode,
+    visible,
 };
 
 /// A FlashJob's spec with its defaults.
@@ -191,11 +192,8 @@ impl FlashJobSpec {
             );
         }
         for (field, text) in [("spec.firmware", &self.firmware), ("spec.version", &self.version)] {
-            if text.is_empty() {
-                return invalid(field, "must not be empty");
-            }
-            if text.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
-                return invalid(field, "must not have white space or control characters in it");
+            if let Some(fault) = visible::fault(text) {
+                return invalid(field, &fault);
             }
         }
         if host_endpoint.is_some() && self.uuid.len() != 1 {
@@ -303,7 +301,7 @@ mod tests {
     #[test]
     fn what_was_stored_before_the_pattern_was_is_refused_by_its_field() {
         let refused = |spec: FlashJobSpec| spec.effective().expect_err("refused").field;
-        for text in ["", "a b", "a\u{1b}[2J", "a\n"] {
+        for text in ["", "a b", "a\u{1b}[2J", "a\n", "a\u{a0}b", "1.2\u{200b}", "\u{feff}a"] {
             let (firmware, version) = (text.to_owned(), text.to_owned());
             assert_eq!(refused(FlashJobSpec { firmware, ..spec() }), "spec.firmware");
             assert_eq!(refused(FlashJobSpec { version, ..spec() }), "spec.version");

@@ -29,6 +29,7 @@ pub mod rollout_reason;
 mod rollout_status;
 pub mod schema;
 mod status;
+mod visible;
 
 pub use device_plugin::{DevicePlugin, DevicePluginSpec, DevicePluginStatus};
 pub use effective::{
@@ -55,6 +56,7 @@ pub use rollout_status::{
 pub use status::{
     Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, ResultDetails,
 };
+pub use visible::is_visible;
 
 /// The API group of FlashJob and DevicePlugin; also the prefix of our labels and annotations.
 pub const GROUP: &str = "application.flashjob.nbfc.io";

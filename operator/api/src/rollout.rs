@@ -57,12 +57,14 @@ use crate::{
 )]
 pub struct FlashRolloutSpec {
     /// Firmware to flash, passed to the device plugin; usually an OCI reference. 1 to 1024
-    /// characters, without white space or control characters. Changing it starts a new run.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\s\p{Cc}]+$"))]
+    /// characters, without white space, control or format characters. Changing it starts a new
+    /// run.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\s\p{Z}\p{Cc}\p{Cf}]+$"))]
     pub firmware: String,
     /// Version that a device reports when it runs the firmware; never derived from a tag. 1 to 256
-    /// characters, without white space or control characters. Changing it starts a new run.
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s\p{Cc}]+$"))]
+    /// characters, without white space, control or format characters. Changing it starts a new
+    /// run.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s\p{Z}\p{Cc}\p{Cf}]+$"))]
     pub version: String,
     /// Resolution and signature verification of the firmware before the first device is flashed.
     /// Firmware that fails them is not flashed. Default: the reference is resolved to a digest,

@@ -16,7 +16,7 @@ use self::invalid::invalid;
 use crate::effective::{FailureBudget, GroupLimit, failure_budget, group_limit, non_empty};
 use crate::firmware_policy::{FirmwarePin, FirmwareVerification};
 use crate::rollout::{BatchSpec, FlashRolloutSpec, OnFailure, RolloutTemplate, RolloutWindow};
-use crate::{GroupBudget, VerifyMode, VerifySpec};
+use crate::{GroupBudget, VerifyMode, VerifySpec, visible};
 
 /// Name of the batch that takes the devices that no other batch takes.
 pub const REST: &str = "rest";
@@ -172,11 +172,8 @@ impl FlashRolloutSpec {
 
     fn check_texts(&self) -> Result<(), InvalidRollout> {
         for (field, text) in [("spec.firmware", &self.firmware), ("spec.version", &self.version)] {
-            if text.is_empty() {
-                return Err(invalid(field, "must not be empty"));
-            }
-            if text.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
-                return Err(invalid(field, "must not contain white space or control characters"));
+            if let Some(fault) = visible::fault(text) {
+                return Err(invalid(field, fault));
             }
         }
         Ok(())
@@ -382,6 +379,7 @@ mod tests {
         for (value, field) in [
             (json!({"firmware": "a b"}), "spec.firmware"),
             (json!({"version": ""}), "spec.version"),
+            (json!({"version": "1.2\u{200b}"}), "spec.version"),
             (json!({"maxFailed": "101%"}), "spec.maxFailed"),
             (json!({"successThreshold": "9"}), "spec.successThreshold"),
             (json!({"batches": [{"name": "a"}, {"name": "a"}]}), "spec.batches[1].name"),

@@ -1,6 +1,9 @@
 //! Definition and parsing of the command line.
 
+use std::ffi::OsString;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::check::Check;
@@ -139,7 +142,35 @@ fn output(forms: &[Output]) -> Arg {
 /// # Errors
 /// The command line is invalid, or asks for help.
 pub fn read() -> Result<Arguments, clap::Error> {
-    Arguments::from_arg_matches(&command().try_get_matches()?)
+    parse(std::env::args_os())
+}
+
+fn parse<W: Into<OsString> + Clone>(
+    words: impl IntoIterator<Item = W>,
+) -> Result<Arguments, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    let arguments = Arguments::from_arg_matches(&matches)?;
+    let name = matches.subcommand_name().unwrap_or_default();
+    let forms = FORMS.iter().find(|(command, _)| *command == name).map(|(_, forms)| *forms);
+    match forms {
+        // clap compares an option before the command with the formats of all commands.
+        Some(forms) if !forms.contains(&arguments.output) => {
+            let message = format!(
+                "kubectl flashjob {name} has no output format '{}'; give -o one of: {}",
+                names(&[arguments.output]),
+                names(forms)
+            );
+            Err(command.error(ErrorKind::InvalidValue, message))
+        }
+        _ => Ok(arguments),
+    }
+}
+
+/// Returns the names of output formats, separated by commas.
+fn names(forms: &[Output]) -> String {
+    let values = forms.iter().filter_map(Output::to_possible_value);
+    values.map(|value| value.get_name().to_owned()).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the output format that a command line requests, even if the rest of the line is
@@ -173,6 +204,28 @@ mod tests {
         assert_eq!(output, Some(Output::Junit));
         assert!(parse(&["kubectl-flashjob", "status", "a", "-o", "junit"]).is_err());
         assert!(parse(&["kubectl-flashjob", "plugin", "inspect", "a", "-o", "name"]).is_err());
+    }
+
+    #[test]
+    fn an_output_format_before_the_command_holds_and_is_one_of_that_command() {
+        let parse = |line: &str| parse(line.split(' ')).map(|arguments| arguments.output);
+        for line in ["-o json status", "-ojson rollout status a", "--output=json plugin inspect a"]
+        {
+            let output = parse(&format!("kubectl-flashjob {line}")).ok();
+            assert_eq!(output, Some(Output::Json), "{line}");
+        }
+        for (line, expected) in [
+            (
+                "-o junit status",
+                "status has no output format 'junit'; give -o one of: table, wide",
+            ),
+            ("-o csv rollout status a", "rollout has no output format 'csv'"),
+            ("-o json completion bash", "completion has no output format 'json'"),
+        ] {
+            let refusal = parse(&format!("kubectl-flashjob {line}")).err();
+            let refusal = refusal.map(|error| error.to_string()).unwrap_or_default();
+            assert!(refusal.contains(expected), "{line}: {refusal}");
+        }
     }
 
     #[test]

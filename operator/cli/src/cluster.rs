@@ -1,15 +1,16 @@
-//! Connection to the cluster, with kubectl's own options. Reads the kubeconfig.
+//! Connection to the cluster, with kubectl's own options. [`kubeconfig`] reads its configuration.
 
-use std::error::Error;
-use std::io::ErrorKind;
+pub mod kubeconfig;
+mod proxy;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 
-use crate::cause::{self, root, without_number};
+use crate::cause::{self, root};
 use crate::duration;
 use crate::failure::{Code, Failure};
 
@@ -90,7 +91,7 @@ impl Scope {
     /// # Errors
     /// There is no kubeconfig, or it cannot be used.
     pub async fn place(&self) -> Result<Place, Failure> {
-        let config = self.cluster.config().await?;
+        let config = self.cluster.config()?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         Ok(Place { client: client(config)?, namespace })
     }
@@ -124,11 +125,11 @@ impl ClusterOptions {
     /// # Errors
     /// There is no kubeconfig, or it cannot be used.
     pub async fn client(&self) -> Result<Client, Failure> {
-        client(self.config().await?)
+        client(self.config()?)
     }
 
-    async fn config(&self) -> Result<Config, Failure> {
-        let mut config = self.read().await?;
+    fn config(&self) -> Result<Config, Failure> {
+        let mut config = self.read()?;
         // 30 s by default in kube, which a person at a prompt takes for a program that hangs.
         config.connect_timeout = Some(CONNECT_LIMIT);
         if let Some(limit) = self.request_timeout {
@@ -150,58 +151,22 @@ impl ClusterOptions {
         Ok(config)
     }
 
-    async fn read(&self) -> Result<Config, Failure> {
+    fn read(&self) -> Result<Config, Failure> {
         let chosen = [&self.context, &self.cluster, &self.user].into_iter().any(Option::is_some);
-        // Only this way also finds the service account of a Pod; options that choose a context,
+        // Only `inferred` also finds the service account of a Pod; options that choose a context,
         // cluster or user need a kubeconfig.
-        if self.kubeconfig.is_none() && !chosen {
-            return Config::infer().await.map_err(|error| unreachable(&not_inferred(&error)));
-        }
-        let kubeconfig = match &self.kubeconfig {
-            Some(file) => Kubeconfig::read_from(file),
-            None => Kubeconfig::read(),
+        let config = match self.kubeconfig.is_none() && !chosen {
+            true => kubeconfig::inferred(),
+            false => {
+                let options = KubeConfigOptions {
+                    context: self.context.clone(),
+                    cluster: self.cluster.clone(),
+                    user: self.user.clone(),
+                };
+                kubeconfig::selected(self.kubeconfig.as_deref(), &options)
+            }
         };
-        let kubeconfig =
-            kubeconfig.map_err(|error| unreachable(&unusable(&error, &self.files())))?;
-        // kube sends requests without credentials for a user that the kubeconfig lacks; the answer
-        // would be 401 or 403 instead of the misspelt name.
-        if let Some(user) = &self.user
-            && !kubeconfig.auth_infos.iter().any(|entry| entry.name == *user)
-        {
-            return Err(unreachable(&format!("the kubeconfig has no user {user}")));
-        }
-        let options = KubeConfigOptions {
-            context: self.context.clone(),
-            cluster: self.cluster.clone(),
-            user: self.user.clone(),
-        };
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-        config.map_err(|error| unreachable(&unusable(&error, &self.files())))
-    }
-
-    /// Returns the files that the kubeconfig is read from.
-    fn files(&self) -> Vec<PathBuf> {
-        self.kubeconfig.as_ref().map_or_else(default_files, |file| vec![file.clone()])
-    }
-}
-
-/// Returns the default files of the kubeconfig: those of `KUBECONFIG`, else `~/.kube/config`.
-fn default_files() -> Vec<PathBuf> {
-    let named = std::env::var_os("KUBECONFIG").unwrap_or_default();
-    // Like PATH, KUBECONFIG is a list of files; kubectl also treats an empty one as not set.
-    let named: Vec<_> =
-        std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty()).collect();
-    match named.is_empty() {
-        true => std::env::home_dir().map(|home| home.join(".kube/config")).into_iter().collect(),
-        false => named,
-    }
-}
-
-/// Returns the reason why no configuration is found, neither a kubeconfig nor that of a Pod.
-pub fn not_inferred(error: &InferConfigError) -> String {
-    match error.source().and_then(|source| source.downcast_ref()) {
-        Some(kubeconfig) => unusable(kubeconfig, &default_files()),
-        None => root(error),
+        config.map_err(|error| unreachable(&error))
     }
 }
 
@@ -229,48 +194,6 @@ pub fn namespace(text: &str) -> Result<String, String> {
 
 fn client(config: Config) -> Result<Client, Failure> {
     Client::try_from(config).map_err(|error| unreachable(&root(&error)))
-}
-
-/// Returns the reason why a kubeconfig cannot be used; `files` are those that it is read from.
-fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
-    match error {
-        KubeconfigError::ReadConfig(error, path) => match error.kind() {
-            ErrorKind::InvalidData => {
-                format!("the kubeconfig {} is not UTF-8 text", path.display())
-            }
-            _ => format!("the kubeconfig {} cannot be read: {}", path.display(), root(error)),
-        },
-        KubeconfigError::FindPath => "there is no kubeconfig".to_owned(),
-        KubeconfigError::CurrentContextNotSet => {
-            "the kubeconfig has no current context".to_owned()
-        }
-        KubeconfigError::LoadContext(name) => format!("the kubeconfig has no context {name}"),
-        KubeconfigError::LoadClusterOfContext(name) => {
-            format!("the kubeconfig has no cluster {name}")
-        }
-        KubeconfigError::Parse(error) => {
-            // The error does not say which of several files it is about.
-            let is_unread = |file: &&PathBuf| {
-                matches!(Kubeconfig::read_from(file), Err(KubeconfigError::Parse(_)))
-            };
-            let file = files.iter().find(is_unread);
-            let file = file.map_or_else(String::new, |file| format!(" {}", file.display()));
-            let line =
-                error.location().map_or_else(String::new, |at| format!(", line {}", at.line()));
-            format!("the kubeconfig{file} is not a valid kubeconfig in YAML{line}")
-        }
-        KubeconfigError::ParseNoProxy(error) => {
-            format!(
-                "NO_PROXY in the environment cannot be read: {error}; separate hosts with one \
-                 comma each, and end with a host"
-            )
-        }
-        KubeconfigError::ParseProxyUrl(error) => {
-            format!("HTTPS_PROXY, or proxy-url of the kubeconfig, is not a URL: {error}")
-        }
-        // The error names the file; its root cause does not.
-        _ => format!("the kubeconfig cannot be used: {}", without_number(&error.to_string())),
-    }
 }
 
 /// Returns the failure for a cluster that does not answer or is not configured.
@@ -340,28 +263,6 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_kubeconfig_that_is_none_is_named_in_one_line() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("config");
-        for text in ["a: [", "just words", "clusters: 5\n"] {
-            std::fs::write(&file, text).expect("a file");
-            let error = Kubeconfig::read_from(&file).expect_err("no kubeconfig");
-            let message = unusable(&error, &[folder.path().join("other"), file.clone()]);
-            assert!(message.contains(&format!("the kubeconfig {}", file.display())), "{message}");
-            assert_eq!(message.lines().count(), 1, "{message}");
-        }
-    }
-
-    #[test]
-    fn a_proxy_variable_that_cannot_be_read_is_named() {
-        let of = |error| unusable(&error, &[]);
-        let no_proxy = of(KubeconfigError::ParseNoProxy(kube::config::NoProxyError::EmptyValue));
-        assert!(no_proxy.starts_with("NO_PROXY in the environment"), "{no_proxy}");
-        let url = "http://a b".parse::<http::Uri>().expect_err("no URL");
-        assert!(of(KubeconfigError::ParseProxyUrl(url)).starts_with("HTTPS_PROXY"));
-    }
 
     #[test]
     fn a_namespace_is_a_label_and_no_path() {

@@ -8,9 +8,11 @@
 //! - [`workload`] is the common interface of FlashJobs and FlashRollouts; [`job`] implements it
 //!   for FlashJobs. [`watch`] follows an object until it ends; [`view`] describes the progress of
 //!   a FlashJob, with [`run`] and [`pace`]; [`table`] aligns columns, [`manifest`] reads objects
-//!   from files, [`parameters`] are those of requests that change objects.
+//!   from files, with the rules of their [`definition`]; [`parameters`] are those of requests that
+//!   change objects.
 
 pub mod change;
+mod definition;
 pub mod devices;
 pub mod flash;
 mod inventory;

@@ -13,7 +13,7 @@
 //!   ends a command at a signal.
 
 /// Writes a line to standard error. Unlike `eprintln!`, it does not panic if nobody reads it.
-macro_rules! complain {
+macro_rules! tell {
     ($($text:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), $($text)*);

@@ -97,7 +97,7 @@ impl Failure {
 
     /// Prints the failure for people only.
     pub fn complain(self) -> ExitCode {
-        complain!("kubectl flashjob: {}", self.message);
+        tell!("kubectl flashjob: {}", self.message);
         ExitCode::from(self.code as u8)
     }
 }

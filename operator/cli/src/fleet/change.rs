@@ -166,7 +166,7 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
     }
     if command.timeout.is_none() {
         let names: Vec<_> = jobs.iter().map(ResourceExt::name_any).collect();
-        complain!(
+        tell!(
             "Waiting until the operator has stopped the Pods and this is deleted: {}. Without a \
              running operator it is never deleted; see kubectl flashjob check. --timeout limits \
              the wait",

@@ -123,7 +123,7 @@ pub async fn run(command: &Devices) -> Result<Report, Failure> {
         return Err(nothing(all, namespace.as_deref()));
     }
     if let Some(note) = inventory::note_holders(&client, &mut devices).await? {
-        complain!("Note: {note}");
+        tell!("Note: {note}");
     }
     let holders_known = devices.iter().all(|device| device.holder_known);
     let json = json!({"devices": devices, "holdersKnown": holders_known});

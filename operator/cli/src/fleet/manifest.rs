@@ -4,10 +4,12 @@
 use std::path::Path;
 
 use flashjob_api::FlashJob;
+use kube::CustomResourceExt;
 use kube::api::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::definition;
 use crate::cluster::{self, Scope};
 use crate::decode::decode;
 use crate::failure::Failure;
@@ -40,8 +42,11 @@ pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
 /// Decodes an object of a file as its kind.
 ///
 /// # Errors
-/// A field is missing, unknown, or of another type.
-pub fn decoded<K: DeserializeOwned>(path: &Path, mut object: Value) -> Result<K, Failure> {
+/// A field is missing, unknown, of another type, or breaks a rule of the definition.
+pub fn decoded<K>(path: &Path, mut object: Value) -> Result<K, Failure>
+where
+    K: DeserializeOwned + CustomResourceExt,
+{
     let kind = object["kind"].as_str().unwrap_or("object").to_owned();
     let refused =
         |why| Failure::usage(format!("{}: the {kind} cannot be read: {why}", path.display()));
@@ -54,7 +59,14 @@ pub fn decoded<K: DeserializeOwned>(path: &Path, mut object: Value) -> Result<K,
         let explained = kind.to_lowercase();
         return Err(refused(format!("unknown field {field}; see kubectl explain {explained}")));
     }
-    decode(object).map_err(refused)
+    let fault = definition::fault::<K>(&object);
+    let decoded: K = decode(object).map_err(refused)?;
+    match fault {
+        Some(fault) => {
+            Err(Failure::usage(format!("{}: the {kind} is not valid: {fault}", path.display())))
+        }
+        None => Ok(decoded),
+    }
 }
 
 /// Path of the first field that a kind does not have. The API server refuses it too where
@@ -125,6 +137,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_value_that_the_definition_refuses_is_refused_by_its_field() {
+        let object = json!({
+            "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob",
+            "metadata": {"name": "a"},
+            "spec": {"uuid": ["ABC"], "firmware": "registry.example/a:1", "version": "1"},
+        });
+        let read: Result<FlashJob, _> = decoded(Path::new("a.yaml"), object);
+        let message = read.map_err(|failure| failure.message).expect_err("refused");
+        let expected = "a.yaml: the FlashJob is not valid: spec.uuid[0]: Invalid value: \"ABC\":";
+        assert!(message.starts_with(expected), "{message}");
+    }
 
     #[test]
     fn an_unknown_field_of_a_file_is_refused_by_its_path() {

@@ -104,7 +104,7 @@ struct Chosen {
 impl Chosen {
     fn tell(&self) {
         for note in &self.notes {
-            complain!("Note: {note}");
+            tell!("Note: {note}");
         }
     }
 
@@ -151,7 +151,7 @@ async fn newer(place: &Place, old: &FlashJob) -> Result<Vec<FlashJob>, Failure> 
     match place.api::<FlashJob>().list(&ListParams::default()).await {
         Ok(jobs) => Ok(jobs.items.into_iter().filter(|job| is_newer(job, old)).collect()),
         Err(kube::Error::Api(status)) if status.code == 403 => {
-            complain!(
+            tell!(
                 "Note: no permission to list FlashJobs, so it is unknown whether another one \
                  already flashes these devices again."
             );

@@ -73,7 +73,7 @@ async fn rollouts(client: &Client, namespace: Option<&str>) -> Result<Vec<FlashR
     match list(client, namespace).await {
         Err(failure) if failure.reason == NOT_INSTALLED => Ok(Vec::new()),
         Err(failure) if failure.reason == ACCESS_DENIED => {
-            complain!("Note: {}", failure.message);
+            tell!("Note: {}", failure.message);
             Ok(Vec::new())
         }
         listed => listed,

@@ -69,7 +69,7 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     {
         Ok(plugin) => Some(plugin),
         Err(failure) if command.force => {
-            complain!("kubectl flashjob: published anyway: {}", failure.message);
+            tell!("kubectl flashjob: published anyway: {}", failure.message);
             None
         }
         Err(failure) => {

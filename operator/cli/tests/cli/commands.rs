@@ -1,9 +1,11 @@
 //! Tests of the commands without a registry: answers, refusals, bad input, and the exit codes.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::author::{CommandOutput, command_output, component, plugin};
+use flashjob_testbed::certificates::Authority;
 use serde_json::json;
 
 fn ask(folder: &Path, words: &[&str]) -> anyhow::Result<CommandOutput> {
@@ -48,6 +50,35 @@ fn each_way_to_fail_has_its_exit_code_and_names_the_thing() -> anyhow::Result<()
     ask(&["new", "Bad_Name"])?.failed(2, "Usage", "is not a valid plugin name");
     ask(&["new", "good", "--device-type", "a/b"])?.failed(2, "Usage", "--device-type");
     assert_eq!(ask(&["run", &esp32, "--exit-code", "x"])?.code, Some(2));
+    Ok(())
+}
+
+#[test]
+fn the_api_server_is_reached_through_https_proxy_unless_no_proxy_lists_it() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let authority = Authority::new(folder.path())?;
+    let proxy = TcpListener::bind("127.0.0.1:0")?;
+    proxy.set_nonblocking(true)?;
+    // Nobody has an address of TEST-NET-1 (RFC 5737).
+    let cluster = json!({
+        "server": "https://192.0.2.7:6443", "certificate-authority": authority.certificate,
+    });
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "clusters": [{"name": "here", "cluster": cluster}],
+        "contexts": [{"name": "here", "context": {"cluster": "here"}}],
+    });
+    let file = folder.path().join("kubeconfig");
+    std::fs::write(&file, kubeconfig.to_string())?;
+    for (exempt, is_proxied) in [("10.0.0.0/8,", true), ("localhost, 192.0.2.0/24,", false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
+        command.args(["-o", "json", "status", "--request-timeout", "1"]);
+        command.env("KUBECONFIG", &file).env("NO_PROXY", exempt);
+        command.env("HTTPS_PROXY", format!("http://{}", proxy.local_addr()?));
+        command_output(command.output()?)?.failed(3, "ClusterUnreachable", "does not answer");
+        // The connection waits here even if the program has ended.
+        assert_eq!(proxy.accept().is_ok(), is_proxied, "NO_PROXY={exempt}");
+    }
     Ok(())
 }
 
@@ -151,7 +182,7 @@ fn the_configuration_s_settings_and_grants_hold_as_in_the_operator() -> anyhow::
 #[test]
 fn an_interrupted_command_ends_with_130_and_leaves_nothing_behind() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let silent = TcpListener::bind("127.0.0.1:0")?;
     let reference = format!("{}/a:1", silent.local_addr()?);
     let mut command = plugin(&["pull", &reference, "a.wasm", "--plain-http"], folder.path());
     let child = command

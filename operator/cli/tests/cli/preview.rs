@@ -175,6 +175,12 @@ fn offline(person: &Person) -> anyhow::Result<()> {
     for part in ["flash", "kind: Service", "kind: Pod", "Note: "] {
         ensure!(output.text.contains(part), "{output:?}");
     }
+    // What the definition refuses, the preview refuses without an API server.
+    let uid = person.uids("esp32")?.pop().context("no device")?;
+    std::fs::write(folder.join("upper.yaml"), job.replace(&uid, &uid.to_uppercase()))?;
+    let output = preview("upper.yaml")?;
+    ensure!(output.code == Some(2), "{output:?}");
+    ensure!(output.errors.contains("spec.uuid[0] in body should match '^[a-z0-9]"), "{output:?}");
     // The firmware's registry is not queried.
     let policed = job.replace("\nspec:\n", "\nspec:\n  firmwarePolicy: {}\n");
     std::fs::write(folder.join("policed.yaml"), policed)?;

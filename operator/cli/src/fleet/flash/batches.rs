@@ -79,7 +79,7 @@ pub async fn carry_out(
         print(&note)?;
     }
     if let Some(paused) = existing.as_ref().filter(|existing| existing.is_suspended()) {
-        complain!("Note: FlashJob {}/{} {}", place.namespace, order.name, paused_words(paused));
+        tell!("Note: FlashJob {}/{} {}", place.namespace, order.name, paused_words(paused));
     }
     // A FlashJob has at most `MOST` uids, so the API server would refuse a larger batch; `chunks`
     // panics for 0.

@@ -42,13 +42,13 @@ pub async fn show(
     let Left { existing, uids, note, .. } = remaining_devices;
     // Standard output has only the FlashJobs, so that they can be applied.
     if let Some(note) = note {
-        complain!("Note: {note}");
+        tell!("Note: {note}");
     }
     if let (Some(existing), true) = (&existing, uids.is_empty()) {
-        complain!("Dry run, nothing is applied. It would change nothing.");
+        tell!("Dry run, nothing is applied. It would change nothing.");
         return write_and_report(vec![applicable(existing.clone())], path);
     }
-    complain!("Dry run, nothing is applied. {announcement}");
+    tell!("Dry run, nothing is applied. {announcement}");
     let mut jobs = Vec::new();
     for planned in plan(place, order, existing, &uids, pacing).await? {
         jobs.push(applicable(planned.checked(place).await?));

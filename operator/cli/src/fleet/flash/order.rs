@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use flashjob_api::{FlashJob, FlashJobSpec};
+use flashjob_api::{FlashJob, FlashJobSpec, is_visible};
 use flashjob_rules::flashjob::grants::is_image;
 
 use crate::fleet::inventory::Device;
@@ -135,11 +135,11 @@ impl Chosen {
         match devices_to_flash.filter(|device| device.version.as_deref() == Some(version)).count()
         {
             0 => {}
-            1 => complain!(
+            1 => tell!(
                 "Warning: 1 of the devices already reports version {version}, so its new firmware \
                  cannot be distinguished from the old one."
             ),
-            several => complain!(
+            several => tell!(
                 "Warning: {several} of the devices already report version {version}, so their new \
                  firmware cannot be distinguished from the old one."
             ),
@@ -158,19 +158,18 @@ fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String
     values.all(same).then_some(first)
 }
 
-/// Parses a firmware reference, version or image: no white space, no control characters.
+/// Parses a firmware reference, version or image: no white space, control or format characters.
 pub fn word(text: &str) -> Result<String, String> {
     let text = text.trim();
     // The patterns in the CustomResourceDefinition refuse the same characters, but an API server
     // quotes the pattern instead of saying what is wrong.
-    if text.is_empty() || text.chars().any(|letter| letter.is_whitespace() || letter.is_control())
-    {
-        return Err(match text {
-            "" => "This must not be empty.".to_owned(),
-            _ => format!("{text:?} contains white space."),
-        });
+    if text.is_empty() {
+        return Err("This must not be empty.".to_owned());
     }
-    Ok(text.to_owned())
+    match text.chars().all(is_visible) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} contains white space, control or format characters.")),
+    }
 }
 
 /// Parses an image reference.
@@ -197,7 +196,17 @@ pub fn parallelism(text: &str) -> Result<i32, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{batch_size, image, parallelism, shared};
+    use super::{batch_size, image, parallelism, shared, word};
+
+    #[test]
+    fn a_version_with_a_character_that_nobody_sees_is_refused_and_the_character_is_shown() {
+        assert_eq!(word(" 0.2.0\n"), Ok("0.2.0".to_owned()));
+        assert!(word("").is_err());
+        for (text, shown) in [("0.2 0", "0.2 0"), ("0.2.0\u{200b}", r"0.2.0\u{200b}")] {
+            let refusal = word(text).err().unwrap_or_default();
+            assert!(refusal.starts_with(&format!("\"{shown}\" contains")), "{refusal}");
+        }
+    }
 
     #[test]
     fn an_image_is_a_reference_and_a_number_is_within_its_bounds() {

@@ -1,10 +1,10 @@
 //! A device of the cluster that the kubeconfig names. Reads the cluster, and changes nothing.
 
 use flashjob_api::akri;
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 
 use crate::cause::root;
-use crate::cluster::not_inferred;
+use crate::cluster::kubeconfig;
 use crate::failure::{Code, Failure};
 
 /// Returns the Akri Instance of that name, in that namespace or the kubeconfig's.
@@ -16,7 +16,7 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
             format!("no cluster: {error}; set KUBECONFIG"),
         )
     };
-    let config = Config::infer().await.map_err(|error| unreachable(not_inferred(&error)))?;
+    let config = kubeconfig::inferred().map_err(unreachable)?;
     let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
     let client = Client::try_from(config).map_err(|error| unreachable(root(&error)))?;
     let instances: Api<akri::Instance> = Api::namespaced(client, &namespace);

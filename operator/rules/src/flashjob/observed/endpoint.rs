@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use flashjob_api::is_visible;
 use url::Host;
 
 /// Host and port of a device; `http://`, case, a path, a trailing dot and the default port make no
@@ -105,7 +106,7 @@ impl Endpoint {
         if !matches!(parts.path, "" | "/") {
             return Err(format!("it has a path; {expected}"));
         }
-        let odd = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '%';
+        let odd = |letter: char| !is_visible(letter) || letter == '%';
         if lower.contains(odd) {
             return Err(format!(
                 "it contains characters that programs interpret differently; {expected}"
@@ -197,6 +198,7 @@ mod tests {
             "x:y@10.9.0.2",
             "10.9.0.2%2e:80",
             "10.9.0.2\\\\x",
+            "10.9.0.2\u{200b}",
             "10.9.0.2:0",
             "10.9.0.2:99999",
             "[fe80::1%25eth0]:80",

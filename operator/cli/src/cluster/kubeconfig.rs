@@ -1,0 +1,265 @@
+//! Configuration of the connection to the API server: that of a kubeconfig, or else the Pod's.
+//! Reads files and the environment.
+//!
+//! kube's own functions cannot be used for a kubeconfig: they compare `NO_PROXY` with the proxy in
+//! place of the API server, and fail if it ends with a comma or contains blanks.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use kube::Config;
+use kube::config::{ExecAuthCluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject};
+
+use super::proxy;
+use crate::cause::{root, without_number};
+
+/// Fault of a `proxy-url`, whose value may contain a password and is not repeated.
+const INVALID_PROXY: &str = "proxy-url of the kubeconfig does not name a valid proxy; set it to \
+                             http://host:port or https://host:port";
+
+/// Returns the configuration of the default kubeconfig, or else the Pod's.
+///
+/// # Errors
+/// Neither can be used; the text says why the kubeconfig cannot. Or the proxy is invalid.
+pub fn inferred() -> Result<Config, String> {
+    let kubeconfig =
+        read(None).and_then(|kubeconfig| configuration(kubeconfig, &KubeConfigOptions::default()));
+    let mut config = match kubeconfig {
+        Ok(config) => with_proxy(config)?,
+        // A Pod reaches the API server of its own cluster without a proxy.
+        Err(error) => Config::incluster().map_err(|_| error)?,
+    };
+    config.apply_debug_overrides();
+    Ok(config)
+}
+
+/// Returns the configuration of a kubeconfig, by default that of [`inferred`], with the context,
+/// cluster and user of the options.
+///
+/// # Errors
+/// The kubeconfig cannot be used; the text says why.
+pub fn selected(file: Option<&Path>, options: &KubeConfigOptions) -> Result<Config, String> {
+    with_proxy(configuration(read(file)?, options)?)
+}
+
+fn read(file: Option<&Path>) -> Result<Kubeconfig, String> {
+    let (kubeconfig, files) = match file {
+        Some(file) => (Kubeconfig::read_from(file), vec![file.to_owned()]),
+        None => (Kubeconfig::read(), default_files()),
+    };
+    kubeconfig.map_err(|error| unusable(&error, &files))
+}
+
+/// Returns the default files of the kubeconfig: those of `KUBECONFIG`, else `~/.kube/config`.
+fn default_files() -> Vec<PathBuf> {
+    let named = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    // Like PATH, KUBECONFIG is a list of files; kubectl also treats an empty one as not set.
+    let named: Vec<_> =
+        std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty()).collect();
+    match named.is_empty() {
+        true => std::env::home_dir().map(|home| home.join(".kube/config")).into_iter().collect(),
+        false => named,
+    }
+}
+
+/// Returns the configuration that a kubeconfig describes, with its own proxy (`proxy-url`) only.
+fn configuration(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> Result<Config, String> {
+    // These errors are not about a file of the kubeconfig.
+    let refused = |error: KubeconfigError| unusable(&error, &[]);
+    // With a misspelt name, requests would be sent without credentials, and the answer would be 401
+    // or 403.
+    if let Some(user) = &options.user
+        && !kubeconfig.auth_infos.iter().any(|entry| entry.name == *user)
+    {
+        return Err(format!("the kubeconfig has no user {user}"));
+    }
+    let name = options.context.clone().or(kubeconfig.current_context);
+    let name = name.ok_or_else(|| refused(KubeconfigError::CurrentContextNotSet))?;
+    let context = kubeconfig.contexts.into_iter().find(|context| context.name == name);
+    let context = context.and_then(|context| context.context);
+    let context = context.ok_or_else(|| refused(KubeconfigError::LoadContext(name)))?;
+    let name = options.cluster.clone().unwrap_or(context.cluster);
+    let cluster = kubeconfig.clusters.into_iter().find(|cluster| cluster.name == name);
+    let cluster = cluster.and_then(|cluster| cluster.cluster);
+    let cluster = cluster.ok_or_else(|| refused(KubeconfigError::LoadClusterOfContext(name)))?;
+    // As in kubectl, a user of the context that is missing is one without credentials.
+    let user = options.user.clone().or(context.user).and_then(|name| {
+        let user = kubeconfig.auth_infos.into_iter().find(|user| user.name == name);
+        user.and_then(|user| user.auth_info)
+    });
+    let mut user = user.unwrap_or_default();
+    // This conversion reads the certificates, which may be in a file.
+    let described = ExecAuthCluster::try_from(&cluster).map_err(refused)?;
+    let authorities = described.certificate_authority_data.as_deref().map(certificates);
+    let authorities = authorities.transpose().map_err(|error| {
+        format!("certificate-authority of the kubeconfig is not a certificate in PEM: {error}")
+    })?;
+    if let Some(exec) = &mut user.exec
+        && exec.provide_cluster_info
+    {
+        exec.cluster = Some(described);
+    }
+    let url = cluster.server.ok_or_else(|| refused(KubeconfigError::MissingClusterUrl))?;
+    let url = url.parse::<http::Uri>();
+    let url = url.map_err(|error| refused(KubeconfigError::ParseClusterUrl(error)))?;
+    let proxy = cluster.proxy_url.filter(|proxy| !proxy.is_empty());
+    let proxy = proxy.map(|proxy| proxy::parse(&proxy).ok_or(INVALID_PROXY)).transpose()?;
+
+    let mut config = Config::new(url);
+    if let Some(namespace) = context.namespace {
+        config.default_namespace = namespace;
+    }
+    config.root_cert = authorities;
+    config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or_default();
+    config.disable_compression = cluster.disable_compression.unwrap_or_default();
+    config.tls_server_name = cluster.tls_server_name;
+    config.proxy_url = proxy;
+    config.auth_info = user;
+    Ok(config)
+}
+
+/// Returns the certificates of a file in PEM, each in DER.
+fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, pem::Error> {
+    let certificates = CertificateDer::pem_slice_iter(pem);
+    certificates.map(|certificate| certificate.map(|der| der.to_vec())).collect()
+}
+
+/// Returns the configuration with the proxy of the environment, unless it has one.
+fn with_proxy(mut config: Config) -> Result<Config, String> {
+    if config.proxy_url.is_none() {
+        let variable = |name: &str| std::env::var(name).ok();
+        config.proxy_url = proxy::of_environment(&config.cluster_url, variable)?;
+    }
+    Ok(config)
+}
+
+/// Returns the reason why a kubeconfig cannot be used; `files` are those that it is read from.
+fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
+    match error {
+        KubeconfigError::ReadConfig(error, path) => match error.kind() {
+            ErrorKind::InvalidData => {
+                format!("the kubeconfig {} is not UTF-8 text", path.display())
+            }
+            _ => format!("the kubeconfig {} cannot be read: {}", path.display(), root(error)),
+        },
+        KubeconfigError::FindPath => "there is no kubeconfig".to_owned(),
+        KubeconfigError::CurrentContextNotSet => {
+            "the kubeconfig has no current context".to_owned()
+        }
+        KubeconfigError::LoadContext(name) => format!("the kubeconfig has no context {name}"),
+        KubeconfigError::LoadClusterOfContext(name) => {
+            format!("the kubeconfig has no cluster {name}")
+        }
+        KubeconfigError::Parse(error) => {
+            // The error does not say which of several files it is about.
+            let is_unread = |file: &&PathBuf| {
+                matches!(Kubeconfig::read_from(file), Err(KubeconfigError::Parse(_)))
+            };
+            let file = files.iter().find(is_unread);
+            let file = file.map_or_else(String::new, |file| format!(" {}", file.display()));
+            let line =
+                error.location().map_or_else(String::new, |at| format!(", line {}", at.line()));
+            format!("the kubeconfig{file} is not a valid kubeconfig in YAML{line}")
+        }
+        // The error names the file; its root cause does not.
+        _ => format!("the kubeconfig cannot be used: {}", without_number(&error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a kubeconfig with two contexts; the cluster of the current one has these further
+    /// fields.
+    fn kubeconfig(fields: &str) -> Kubeconfig {
+        let text = format!(
+            r#"{{
+                "current-context": "here",
+                "contexts": [
+                    {{"name": "there", "context": {{"cluster": "other", "user": "nobody"}}}},
+                    {{"name": "here", "context": {{
+                        "cluster": "fleet", "user": "robot", "namespace": "devices"
+                    }}}}
+                ],
+                "clusters": [
+                    {{"name": "other", "cluster": {{"server": "https://10.9.9.9:6443"}}}},
+                    {{"name": "fleet", "cluster": {{
+                        "server": "https://10.1.2.3:6443"{fields}
+                    }}}}
+                ],
+                "users": [{{"name": "robot", "user": {{"tokenFile": "/token"}}}}]
+            }}"#
+        );
+        Kubeconfig::from_yaml(&text).expect("a kubeconfig")
+    }
+
+    #[test]
+    fn the_current_context_decides_what_the_options_do_not() {
+        let fields = r#", "tls-server-name": "kubernetes", "proxy-url": "http://10.9.9.9:3128",
+            "certificate-authority-data":
+            "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCkFRSUQKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=""#;
+        let config = configuration(kubeconfig(fields), &KubeConfigOptions::default());
+        let config = config.expect("a configuration");
+        assert_eq!(config.cluster_url, "https://10.1.2.3:6443/");
+        assert_eq!(config.default_namespace, "devices");
+        assert_eq!(config.auth_info.token_file.as_deref(), Some("/token"));
+        assert_eq!(config.tls_server_name.as_deref(), Some("kubernetes"));
+        assert_eq!(config.root_cert, Some(vec![vec![1, 2, 3]]));
+        assert_eq!(config.proxy_url.expect("a proxy"), "http://10.9.9.9:3128/");
+
+        let (cluster, user) = (Some("other".to_owned()), Some("robot".to_owned()));
+        let context = Some("there".to_owned());
+        for (options, url, token) in [
+            (KubeConfigOptions { context, ..Default::default() }, "https://10.9.9.9:6443/", None),
+            (
+                KubeConfigOptions { cluster, user, context: None },
+                "https://10.9.9.9:6443/",
+                Some("/token"),
+            ),
+        ] {
+            let config = configuration(kubeconfig(""), &options).expect("a configuration");
+            assert_eq!(config.cluster_url, url);
+            assert_eq!(config.auth_info.token_file.as_deref(), token);
+            assert_eq!(config.proxy_url, None);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_in_a_kubeconfig_is_named() {
+        let missing = || Some("misspelt".to_owned());
+        let none = KubeConfigOptions::default;
+        for (options, expected) in [
+            (KubeConfigOptions { context: missing(), ..none() }, "no context misspelt"),
+            (KubeConfigOptions { cluster: missing(), ..none() }, "no cluster misspelt"),
+            (KubeConfigOptions { user: missing(), ..none() }, "no user misspelt"),
+        ] {
+            let error = configuration(kubeconfig(""), &options).expect_err("refused");
+            assert!(error.ends_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_of_the_kubeconfig_that_cannot_be_used_is_told_without_its_password() {
+        for url in ["socks5://u:secret-word@10.9.9.9:1080", "http://u:secret-word@exa mple:80"] {
+            let fields = format!(r#", "proxy-url": "{url}""#);
+            let config = configuration(kubeconfig(&fields), &KubeConfigOptions::default());
+            assert_eq!(config.expect_err("refused"), INVALID_PROXY);
+        }
+    }
+
+    #[test]
+    fn a_kubeconfig_that_is_none_is_named_in_one_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config");
+        for text in ["a: [", "just words", "clusters: 5\n"] {
+            std::fs::write(&file, text).expect("a file");
+            let error = Kubeconfig::read_from(&file).expect_err("no kubeconfig");
+            let message = unusable(&error, &[folder.path().join("other"), file.clone()]);
+            assert!(message.contains(&format!("the kubeconfig {}", file.display())), "{message}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
+}
