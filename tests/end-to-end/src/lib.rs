@@ -4,7 +4,6 @@
 pub mod counted;
 pub mod rollouts;
 
-
 use flashjob_api::{DevicePlugin, DevicePluginStatus, FlashJob, FlashJobStatus, Phase};
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::testbed::FLASHER_IMAGE;

@@ -1,7 +1,6 @@
 //! An installation of the operator, used as its users do: with kubectl, by the commands of the
 //! documentation.
 
-
 use anyhow::Context;
 use flashjob_api::{DevicePlugin, FlashJob, FlashJobStatus, Phase, condition};
 use flashjob_testbed::process::{eventually, repository};

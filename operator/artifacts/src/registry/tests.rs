@@ -13,7 +13,7 @@ use rustls::CertificateError;
 use super::*;
 use crate::Reference;
 use crate::config::SignatureForm;
-use crate::fake_registry::{Fake, answer, manifest, with};
+use crate::fake_registry::{Answer, Fake, answer, manifest, with};
 use crate::source::{Signatures, Source};
 use crate::trust::Signature;
 
@@ -137,4 +137,8 @@ fn what_the_tls_library_has_against_a_certificate_is_said_in_words() {
     }
     assert_eq!(advice_on_certificate(&refused("BadDer")), None);
     assert_eq!(advice_on_certificate(&std::io::Error::other("refused")), None);
+}
+
+fn bearer(realm: String) -> Answer {
+    with(answer(401, ""), "www-authenticate", format!("Bearer realm=\"{realm}\",service=\"x\""))
 }

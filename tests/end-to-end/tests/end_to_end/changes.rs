@@ -1,7 +1,6 @@
 //! State that exists before a run: a spec that changed while devices are in flight, and objects
 //! that the Go operator left.
 
-
 use flashjob_api::condition::SUSPENDED;
 use flashjob_api::{FINALIZER, FlashJob, Phase};
 use flashjob_end_to_end::{
@@ -53,19 +52,15 @@ async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_a
     let status = status_where(&testbed, "changed", "the new run is complete", over).await?;
     assert_eq!(status.completed_uuids, all);
     // A device that reported the version meanwhile may still reboot.
-    eventually(
-        "every device runs the firmware of the new run",
-        LIMIT,
-        || async {
-            Ok(testbed
-                .fleet
-                .reports()
-                .await?
-                .iter()
-                .all(|report| report.version == "0.3.0")
-                .then_some(()))
-        },
-    )
+    eventually("every device runs the firmware of the new run", LIMIT, || async {
+        Ok(testbed
+            .fleet
+            .reports()
+            .await?
+            .iter()
+            .all(|report| report.version == "0.3.0")
+            .then_some(()))
+    })
     .await?;
     let reports = testbed.fleet.reports().await?;
     assert!(reports.iter().all(|report| report.conflicts == 0), "{reports:?}");
@@ -98,11 +93,9 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
     let pod = leave_behind(&testbed, &stored, &devices[1].0, &devices[1].1.endpoint).await?;
     testbed.start_operator().await?;
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
-    eventually(
-        "the other devices are flashed while the old Pod is at work",
-        LIMIT,
-        || async { Ok((testbed.fleet.reports().await?[2].flashed == 1).then_some(())) },
-    )
+    eventually("the other devices are flashed while the old Pod is at work", LIMIT, || async {
+        Ok((testbed.fleet.reports().await?[2].flashed == 1).then_some(()))
+    })
     .await?;
     let status = ended(&testbed, "left").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");

@@ -155,19 +155,13 @@ async fn a_component_that_costs_too_much_to_compile_is_refused_and_the_operator_
         let ready = status.conditions.into_iter().find(|condition| condition.type_ == "Ready");
         Ok(ready.map(|condition| (condition.status, condition.reason, condition.message)))
     };
-    let (status, reason, message) =
-        eventually("the refusal is said", LIMIT, ready).await?;
+    let (status, reason, message) = eventually("the refusal is said", LIMIT, ready).await?;
     assert_eq!((status.as_str(), reason.as_str()), ("False", "CompileLimitReached"), "{message}");
     assert!(message.contains("limits.compileMemory"), "{message}");
     testbed.config["limits"] = json!({});
     testbed.write_config()?;
     let serves = || async { Ok(ready().await?.filter(|(status, ..)| status == "True")) };
-    eventually(
-        "the same operator serves it under the usual limit",
-        LIMIT,
-        serves,
-    )
-    .await?;
+    eventually("the same operator serves it under the usual limit", LIMIT, serves).await?;
     Ok(())
 }
 

@@ -191,9 +191,11 @@ async fn down() -> anyhow::Result<()> {
         return Ok(());
     };
     kill_process(pid, Signal::TERM)?;
-    eventually("it ended", LIMIT, || async move {
-        Ok(test_kill_process(pid).is_err().then_some(()))
-    })
+    eventually(
+        "it ended",
+        LIMIT,
+        || async move { Ok(test_kill_process(pid).is_err().then_some(())) },
+    )
     .await?;
     std::fs::remove_dir_all(folder())?;
     Ok(())

@@ -1,11 +1,6 @@
 //! Challenges of registries, and their token services: which credentials go where.
 
 use super::*;
-use crate::fake_registry::Answer;
-
-fn bearer(realm: String) -> Answer {
-    with(answer(401, ""), "www-authenticate", format!("Bearer realm=\"{realm}\",service=\"x\""))
-}
 
 #[tokio::test]
 async fn a_token_service_that_refuses_the_password_ends_the_pull() {
