@@ -13,7 +13,10 @@ if ! command -v stress-ng >/dev/null; then
     exit 1
 fi
 cargo build --profile benchmark --workspace --bins || exit
-cargo test --profile benchmark --workspace --test end_to_end --no-run || exit
+test=(cargo test --profile benchmark --workspace --test end_to_end --no-run)
+"${test[@]}" || exit
+# Not through cargo: the runs go on with these programs while the source changes.
+program=$("${test[@]}" 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
 logs=target/soak
 rm -rf "$logs"
 mkdir -p "$logs"
@@ -22,13 +25,13 @@ trap 'kill "$!"' EXIT
 
 run() {
     local start=$SECONDS
-    cargo test --profile benchmark --workspace --test end_to_end -- --test-threads="$((2 * $(nproc) + 1))" >"$logs/$1" 2>&1
+    "$program" --test-threads="$((2 * $(nproc) + 1))" >"$logs/$1" 2>&1
     local status=$?
     echo "run $1 of $runs, $((SECONDS - start)) s: $(grep '^test result' "$logs/$1")"
     return "$status"
 }
 export -f run
-export logs runs
+export logs program runs
 seq "$runs" | xargs --max-procs="$at_once" --replace bash -c 'run {}'
 status=$?
 echo "the output of all runs is in $logs"
