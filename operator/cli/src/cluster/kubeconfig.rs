@@ -1,16 +1,12 @@
 //! Configuration of the connection to the API server: that of a kubeconfig, or else the Pod's.
 //! Reads files and the environment.
-//!
-//! kube's own functions cannot be used for a kubeconfig: they compare `NO_PROXY` with the proxy in
-//! place of the API server, and fail if it ends with a comma or contains blanks.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use flashjob_kubeconfig::UnusableKubeconfig;
 use kube::Config;
-use kube::config::{ExecAuthCluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::proxy;
 use crate::cause::{root, without_number};
@@ -66,64 +62,18 @@ fn default_files() -> Vec<PathBuf> {
 
 /// Returns the configuration that a kubeconfig describes, with its own proxy (`proxy-url`) only.
 fn configuration(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> Result<Config, String> {
-    // These errors are not about a file of the kubeconfig.
-    let refused = |error: KubeconfigError| unusable(&error, &[]);
-    // With a misspelt name, requests would be sent without credentials, and the answer would be 401
-    // or 403.
-    if let Some(user) = &options.user
-        && !kubeconfig.auth_infos.iter().any(|entry| entry.name == *user)
-    {
-        return Err(format!("the kubeconfig has no user {user}"));
-    }
-    let name = options.context.clone().or(kubeconfig.current_context);
-    let name = name.ok_or_else(|| refused(KubeconfigError::CurrentContextNotSet))?;
-    let context = kubeconfig.contexts.into_iter().find(|context| context.name == name);
-    let context = context.and_then(|context| context.context);
-    let context = context.ok_or_else(|| refused(KubeconfigError::LoadContext(name)))?;
-    let name = options.cluster.clone().unwrap_or(context.cluster);
-    let cluster = kubeconfig.clusters.into_iter().find(|cluster| cluster.name == name);
-    let cluster = cluster.and_then(|cluster| cluster.cluster);
-    let cluster = cluster.ok_or_else(|| refused(KubeconfigError::LoadClusterOfContext(name)))?;
-    // As in kubectl, a user of the context that is missing is one without credentials.
-    let user = options.user.clone().or(context.user).and_then(|name| {
-        let user = kubeconfig.auth_infos.into_iter().find(|user| user.name == name);
-        user.and_then(|user| user.auth_info)
-    });
-    let mut user = user.unwrap_or_default();
-    // This conversion reads the certificates, which may be in a file.
-    let described = ExecAuthCluster::try_from(&cluster).map_err(refused)?;
-    let authorities = described.certificate_authority_data.as_deref().map(certificates);
-    let authorities = authorities.transpose().map_err(|error| {
-        format!("certificate-authority of the kubeconfig is not a certificate in PEM: {error}")
+    let described = flashjob_kubeconfig::configuration(kubeconfig, options);
+    let (mut config, proxy) = described.map_err(|error| match error {
+        // These errors are not about a file of the kubeconfig.
+        UnusableKubeconfig::Kubeconfig(error) => unusable(&error, &[]),
+        UnusableKubeconfig::LoadUser(name) => format!("the kubeconfig has no user {name}"),
+        UnusableKubeconfig::Authority(error) => {
+            format!("certificate-authority of the kubeconfig is not a certificate in PEM: {error}")
+        }
     })?;
-    if let Some(exec) = &mut user.exec
-        && exec.provide_cluster_info
-    {
-        exec.cluster = Some(described);
-    }
-    let url = cluster.server.ok_or_else(|| refused(KubeconfigError::MissingClusterUrl))?;
-    let url = url.parse::<http::Uri>();
-    let url = url.map_err(|error| refused(KubeconfigError::ParseClusterUrl(error)))?;
-    let proxy = cluster.proxy_url.filter(|proxy| !proxy.is_empty());
-    let proxy = proxy.map(|proxy| proxy::parse(&proxy).ok_or(INVALID_PROXY)).transpose()?;
-
-    let mut config = Config::new(url);
-    if let Some(namespace) = context.namespace {
-        config.default_namespace = namespace;
-    }
-    config.root_cert = authorities;
-    config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or_default();
-    config.disable_compression = cluster.disable_compression.unwrap_or_default();
-    config.tls_server_name = cluster.tls_server_name;
-    config.proxy_url = proxy;
-    config.auth_info = user;
+    let proxy = proxy.map(|proxy| proxy::parse(&proxy).ok_or(INVALID_PROXY));
+    config.proxy_url = proxy.transpose()?;
     Ok(config)
-}
-
-/// Returns the certificates of a file in PEM, each in DER.
-fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, pem::Error> {
-    let certificates = CertificateDer::pem_slice_iter(pem);
-    certificates.map(|certificate| certificate.map(|der| der.to_vec())).collect()
 }
 
 /// Returns the configuration with the proxy of the environment, unless it has one.
@@ -172,59 +122,20 @@ fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
 mod tests {
     use super::*;
 
-    /// Returns a kubeconfig with two contexts; the cluster of the current one has these further
-    /// fields.
+    /// Returns a kubeconfig whose cluster has these further fields.
     fn kubeconfig(fields: &str) -> Kubeconfig {
         let text = format!(
             r#"{{
                 "current-context": "here",
-                "contexts": [
-                    {{"name": "there", "context": {{"cluster": "other", "user": "nobody"}}}},
-                    {{"name": "here", "context": {{
-                        "cluster": "fleet", "user": "robot", "namespace": "devices"
-                    }}}}
-                ],
+                "contexts": [{{"name": "here", "context": {{"cluster": "fleet"}}}}],
                 "clusters": [
-                    {{"name": "other", "cluster": {{"server": "https://10.9.9.9:6443"}}}},
                     {{"name": "fleet", "cluster": {{
                         "server": "https://10.1.2.3:6443"{fields}
                     }}}}
-                ],
-                "users": [{{"name": "robot", "user": {{"tokenFile": "/token"}}}}]
+                ]
             }}"#
         );
         Kubeconfig::from_yaml(&text).expect("a kubeconfig")
-    }
-
-    #[test]
-    fn the_current_context_decides_what_the_options_do_not() {
-        let fields = r#", "tls-server-name": "kubernetes", "proxy-url": "http://10.9.9.9:3128",
-            "certificate-authority-data":
-            "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCkFRSUQKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=""#;
-        let config = configuration(kubeconfig(fields), &KubeConfigOptions::default());
-        let config = config.expect("a configuration");
-        assert_eq!(config.cluster_url, "https://10.1.2.3:6443/");
-        assert_eq!(config.default_namespace, "devices");
-        assert_eq!(config.auth_info.token_file.as_deref(), Some("/token"));
-        assert_eq!(config.tls_server_name.as_deref(), Some("kubernetes"));
-        assert_eq!(config.root_cert, Some(vec![vec![1, 2, 3]]));
-        assert_eq!(config.proxy_url.expect("a proxy"), "http://10.9.9.9:3128/");
-
-        let (cluster, user) = (Some("other".to_owned()), Some("robot".to_owned()));
-        let context = Some("there".to_owned());
-        for (options, url, token) in [
-            (KubeConfigOptions { context, ..Default::default() }, "https://10.9.9.9:6443/", None),
-            (
-                KubeConfigOptions { cluster, user, context: None },
-                "https://10.9.9.9:6443/",
-                Some("/token"),
-            ),
-        ] {
-            let config = configuration(kubeconfig(""), &options).expect("a configuration");
-            assert_eq!(config.cluster_url, url);
-            assert_eq!(config.auth_info.token_file.as_deref(), token);
-            assert_eq!(config.proxy_url, None);
-        }
     }
 
     #[test]
@@ -239,6 +150,18 @@ mod tests {
             let error = configuration(kubeconfig(""), &options).expect_err("refused");
             assert!(error.ends_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn the_kubeconfig_may_name_a_proxy_with_or_without_its_scheme() {
+        for url in ["http://10.9.9.9:3128", "10.9.9.9:3128"] {
+            let fields = format!(r#", "proxy-url": "{url}""#);
+            let config = configuration(kubeconfig(&fields), &KubeConfigOptions::default());
+            let proxy = config.expect("a configuration").proxy_url;
+            assert_eq!(proxy.expect("a proxy"), "http://10.9.9.9:3128/");
+        }
+        let config = configuration(kubeconfig(""), &KubeConfigOptions::default());
+        assert_eq!(config.expect("a configuration").proxy_url, None);
     }
 
     #[test]
