@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use flashjob_testbed::process::{LIMIT, eventually, repository, script};
+use flashjob_testbed::process::{LIMIT, eventually, repository, script, sibling};
 use flashjob_testbed::{Options, Testbed, show};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
@@ -168,15 +168,19 @@ async fn serve(size: &Size) -> anyhow::Result<()> {
             let testbed = started?;
             let folder = folder();
             std::fs::copy(&testbed.control_plane.kubeconfig, folder.join("kubeconfig"))?;
-            let kubectl = folder.join("kubectl");
-            let _ = std::fs::remove_file(&kubectl);
-            std::os::unix::fs::symlink(testbed.control_plane.programs.join("kubectl"), &kubectl)?;
+            // kubectl finds its plugin in PATH.
+            let kubectl = testbed.control_plane.programs.join("kubectl");
+            for program in [kubectl, sibling("kubectl-flashjob")?] {
+                let name = program.file_name().context("a file")?;
+                std::os::unix::fs::symlink(&program, folder.join(name))?;
+            }
             println!("logs:    {}", testbed.folder().display());
             println!(
                 "uids:    kubectl get instances.akri.sh \
                  -o custom-columns=NAME:.metadata.name,UID:.metadata.uid"
             );
-            println!("kubectl: {}", kubectl.display());
+            println!("status:  kubectl flashjob status");
+            println!("export PATH={}:$PATH", folder.display());
             println!("export KUBECONFIG={}", folder.join("kubeconfig").display());
             std::fs::write(folder.join("ready"), "")?;
             told_to_end().await
