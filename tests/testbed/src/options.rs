@@ -17,6 +17,8 @@ pub struct Options {
     /// Milliseconds that the flash program waits for the device to call back; real ones wait
     /// 60,000.
     pub flasher_callback_timeout_ms: u64,
+    /// Milliseconds after which the flash program asks a device again that has not called back.
+    pub flasher_ask_again_ms: u64,
     /// True if the operators compile their plugins; otherwise all testbeds share the compiled code,
     /// because compiling takes longer than all else that an operator does in a test.
     pub compiles_plugins: bool,
@@ -35,6 +37,7 @@ impl Default for Options {
             plugins: ["esp32", "esp32s2", "esp32s3"].map(str::to_owned).into(),
             flasher_wait_ms: 100,
             flasher_callback_timeout_ms: 5000,
+            flasher_ask_again_ms: 5000,
             compiles_plugins: false,
             periods: json!({
                 "unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3,

@@ -97,6 +97,7 @@ impl Simulators<'_> {
             ("FLASHER_TERMINATION_LOG", "$(SIMULATED_ROOT)/dev/termination-log".to_owned()),
             ("FLASHER_WAIT", format!("{}ms", options.flasher_wait_ms)),
             ("FLASHER_CALLBACK_TIMEOUT", format!("{}ms", options.flasher_callback_timeout_ms)),
+            ("FLASHER_ASK_AGAIN", format!("{}ms", options.flasher_ask_again_ms)),
         ];
         for (name, value) in variables {
             kubelet.args(["--image-env", &format!("{name}={value}")]);

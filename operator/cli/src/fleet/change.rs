@@ -256,6 +256,17 @@ mod tests {
     }
 
     #[test]
+    fn a_deletion_is_no_change_that_the_operator_has_not_seen() {
+        let mut deleted = job(Phase::InProgress, 1);
+        deleted.metadata.generation = Some(2);
+        assert!(deleted.is_behind());
+        deleted.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert!(!deleted.is_behind());
+        deleted.metadata.generation = Some(3);
+        assert!(deleted.is_behind(), "the spec was changed before it was deleted");
+    }
+
+    #[test]
     fn the_question_names_what_a_deletion_may_leave_behind() {
         assert_eq!(question(&[job(Phase::Failed, 0)]), "Delete FlashJob fleet/hall-3?");
         let text = question(&[job(Phase::InProgress, 1)]);

@@ -177,7 +177,8 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
         counts.verifying,
         counts.pending
     ));
-    if !job.is_over() {
+    let is_deleted = job.metadata.deletion_timestamp.is_some();
+    if !job.is_over() && !is_deleted {
         lines.push(pace_shown(pace));
     } else if let (Some(start), Some(end)) = (&status.start_time, &status.completion_time) {
         let took = end.0.duration_since(start.0);

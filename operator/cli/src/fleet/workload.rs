@@ -51,8 +51,12 @@ pub trait Workload:
     /// Returns true if the status is missing or older than the last change of the spec.
     fn is_behind(&self) -> bool {
         // Until `observedGeneration` is `metadata.generation`, phase and conditions describe an
-        // older spec (Kubernetes API conventions, "Typical status properties").
-        !self.has_status() || self.observed_generation() < self.meta().generation
+        // older spec (Kubernetes API conventions, "Typical status properties"). The API server also
+        // increments the generation of an object that waits for its finalizers in deletion, which
+        // changes nothing in the spec.
+        let deletion = i64::from(self.meta().deletion_timestamp.is_some());
+        let changed = self.meta().generation.map(|generation| generation - deletion);
+        !self.has_status() || self.observed_generation() < changed
     }
 
     /// Returns the final phase; none while the operator works on the object, or has not yet

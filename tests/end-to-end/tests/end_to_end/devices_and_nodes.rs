@@ -27,6 +27,8 @@ async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Resu
         devices: vec!["esp32:thermo:0.1.0=15".into()],
         addresses: 15,
         flasher_callback_timeout_ms: 60_000,
+        // On a busy machine a Pod is deleted late; its device must not be flashed before.
+        flasher_ask_again_ms: 60_000,
         ..Options::default()
     };
     let mut testbed = Testbed::start(&options).await?;
@@ -73,6 +75,7 @@ async fn pods_that_end_while_no_operator_runs_lock_nothing_once_their_node_no_lo
     let options = Options {
         devices: vec!["esp32:thermo:0.1.0=2".into()],
         flasher_callback_timeout_ms: 120_000,
+        flasher_ask_again_ms: 120_000,
         ..Options::default()
     };
     let mut testbed = Testbed::start(&options).await?;

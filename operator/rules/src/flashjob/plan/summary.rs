@@ -195,6 +195,7 @@ pub(super) fn deleting(observed: &Observed, awaited: Option<&str>) -> Option<Fla
         observed.job.generation,
         observed.now,
     );
+    status.observed_generation = observed.job.generation;
     status.message = Some(message);
     Some(status)
 }

@@ -236,6 +236,8 @@ fn a_deleted_job_says_once_for_which_lost_device_it_waits_why_and_until_when() {
     let record = case.status().devices[0].clone();
     let until = record.waits_until().expect("a time");
     case.job.metadata.deletion_timestamp = Some(Time(case.now));
+    // The API server counts the deletion as a change of the spec.
+    case.job.metadata.generation = Some(2);
     case.see_job();
     for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
         case.world.lose_service(&job, &name, &uid);
@@ -254,6 +256,7 @@ fn a_deleted_job_says_once_for_which_lost_device_it_waits_why_and_until_when() {
         (reconciling.status.as_str(), reconciling.reason.as_str(), &reconciling.message),
         ("True", reason::POD_LOST.name, &message)
     );
+    assert_eq!(status.observed_generation, case.job.metadata.generation);
     assert_eq!(case.pass(60).status, Some(status), "what is stored already is not written again");
     case.now = until;
     let plan = case.plan();
@@ -329,6 +332,8 @@ fn the_pod_of_a_dead_node_holds_neither_other_jobs_nor_a_deleted_one_beyond_its_
     pod.metadata.deletion_timestamp = Some(Time(case.now));
     case.see_pod(pod);
     case.job.metadata.deletion_timestamp = Some(Time(case.now));
+    // The API server counts the deletion as a change of the spec.
+    case.job.metadata.generation = Some(2);
     case.see_job();
     for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
         case.world.lose_service(&job, &name, &uid);
