@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs all tests. Those on a real node mostly wait for it, so they run beside the others, in
-# namespaces of their own; what they said is shown in the end.
+# Runs all tests. The installations on a real node mostly wait for it, so they run beside the others,
+# in namespaces of their own; what they said is shown in the end. How the operator behaves on a node
+# is left to `make test-node`, which has the machine for itself.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -8,7 +9,7 @@ cargo test --workspace --no-run || exit
 target/debug/node-prepare || exit
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
-node=(installations behaviour)
+node=(installations)
 declare -A running
 for program in "${node[@]}"; do
     # With the features of the whole workspace, so that nothing is built again.

@@ -343,6 +343,15 @@ impl Observed {
         self.overdue_at(pod).is_some_and(|at| at <= self.now)
     }
 
+    /// Time until which a Pod that waits for something that may never happen may wait, if no attempt
+    /// needs it any more; None if it does not wait for such a thing.
+    #[must_use]
+    pub(crate) fn stuck_until(&self, pod: &Pod) -> Option<Timestamp> {
+        let since = self.stuck_pods.get(&pod.name).copied().unwrap_or(self.now);
+        let seconds = self.periods.unschedulable_seconds.max(self.periods.image_pull_seconds);
+        pod.is_stuck().then(|| after(since, seconds))
+    }
+
     /// Returns true if nothing of a Pod can be running, although the API server keeps it: its node
     /// is dead. Its kubelet has ended the container, and starts none of a Pod that is being
     /// deleted.

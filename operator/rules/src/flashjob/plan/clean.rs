@@ -110,8 +110,9 @@ impl<'a> Draft<'a> {
         }
         // A Pod that runs without a record is not stopped: its device may be in the middle of a
         // write. One that cannot start, or whose node does not report, would never end.
-        let overdue_at = self.observed.overdue_at(pod);
-        pod.ended.is_some() || pod.is_stuck() || overdue_at.is_some_and(|at| self.over(at, 0))
+        let never_starts = pod.waiting.as_ref().is_some_and(|waiting| waiting.is_final);
+        let end = self.observed.stuck_until(pod).or_else(|| self.observed.overdue_at(pod));
+        pod.ended.is_some() || never_starts || end.is_some_and(|end| self.over(end, 0))
     }
 
     /// Returns true if the ended Pod still reserves its address: after an attempt whose device may

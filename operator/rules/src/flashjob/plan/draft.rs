@@ -142,8 +142,8 @@ impl<'a> Draft<'a> {
         record.state.is_in_flight() && !self.released.contains(&record.uid)
     }
 
-    /// Returns a Pod of another attempt that may be flashing the device: a Pod of another run, of
-    /// the Go operator, or an unexpected one.
+    /// Returns a Pod of another attempt that may be flashing the device: a Pod of another run, or
+    /// of the Go operator.
     pub fn pod_in_the_way(&self, uid: &str) -> Option<&'a Arc<Pod>> {
         let pods = self.pods_of.get(uid)?;
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
@@ -171,7 +171,12 @@ impl<'a> Draft<'a> {
         if self.same_run && self.observed.stored(uid).is_some() {
             return None;
         }
-        pods.iter().find(|pod| pod.run.as_deref() == Some(&self.spec.run)).copied()
+        // A dead node's Pod never ends: it is given up like that of an attempt, and has no end that
+        // could count.
+        let counts = |pod: &Pod| {
+            pod.run.as_deref() == Some(&self.spec.run) && !self.observed.is_past_its_end(pod)
+        };
+        pods.iter().find(|pod| counts(pod)).copied()
     }
 
     /// Another job that has locked the device.

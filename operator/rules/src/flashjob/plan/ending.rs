@@ -14,7 +14,7 @@ use super::steps::{Plan, Step};
 use super::summary;
 use crate::count::counted;
 use crate::flashjob::make::attempt_name;
-use crate::flashjob::observed::{Gone, Observed, Pod, Service, after};
+use crate::flashjob::observed::{Gone, Observed, Pod, Service};
 
 /// Plans for a FlashJob that is being deleted. Needs neither a plugin nor a registry.
 pub(super) fn plan(observed: &Observed) -> Plan {
@@ -117,13 +117,9 @@ pub(super) fn drain(observed: &Observed) -> Plan {
     for at in overdue.filter_map(|pod| observed.overdue_at(pod)) {
         plan.wake_at = Some(plan.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
-    for pod in observed.pods.iter().filter(|pod| pod.is_stuck() && !pod.deleting) {
+    for pod in observed.pods.iter().filter(|pod| !pod.deleting) {
         // The Pod would delay the next run for as long as it waits for its image or for a node.
-        let since = observed.stuck_pods.get(&pod.name).copied().unwrap_or(observed.now);
-        let until = after(
-            since,
-            observed.periods.unschedulable_seconds.max(observed.periods.image_pull_seconds),
-        );
+        let Some(until) = observed.stuck_until(pod) else { continue };
         match until <= observed.now {
             true => {
                 plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() })

@@ -28,7 +28,7 @@ impl<'a> Draft<'a> {
             if let Some(message) = &quota {
                 self.waits(reason::WAITING_FOR_QUOTA, message);
                 // Only those whose turn it is: a job can have thousands of waiting devices.
-                if places > 0 {
+                if places > 0 && !self.spec.suspend {
                     places -= 1;
                     self.set(uid, DeviceState::Pending, |record| {
                         record.reason = Some(reason::WAITING_FOR_QUOTA.name.to_owned());

@@ -192,10 +192,9 @@ pub(super) fn deleting(observed: &Observed, awaited: Option<&str>) -> Option<Fla
         true,
         reason,
         &message,
-        observed.job.generation,
+        status.observed_generation,
         observed.now,
     );
-    status.observed_generation = observed.job.generation;
     status.message = Some(message);
     Some(status)
 }

@@ -153,6 +153,28 @@ fn a_uid_that_is_added_again_takes_no_result_from_a_pod_of_before() {
 }
 
 #[test]
+fn a_uid_that_is_added_again_begins_although_a_dead_node_keeps_its_pod_of_before() {
+    let mut case = Case::new(&["a", "b"], &json!({"verify": {"mode": "None"}}));
+    let pods = case.start();
+    case.spec(&json!({"uuid": ["b"]}));
+    case.end(&pods[1], 0);
+    let mut pod = pods[0].clone();
+    pod.metadata.deletion_timestamp = Some(Time(case.now));
+    case.see_pod(pod);
+    for _ in 0..40 {
+        case.pass(60);
+    }
+    case.spec(&json!({"uuid": ["a", "b"]}));
+    let mut created = 0;
+    for _ in 0..40 {
+        let plan = case.pass(60);
+        case.carry_out(&plan);
+        created += creates_pod(&plan);
+    }
+    assert_eq!(created, 1, "{:?}", case.status());
+}
+
+#[test]
 fn a_finished_job_with_a_ttl_is_deleted_and_at_once_with_zero() {
     for ttl in [0, 30] {
         let mut case = Case::new(
