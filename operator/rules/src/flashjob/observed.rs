@@ -343,8 +343,8 @@ impl Observed {
         self.overdue_at(pod).is_some_and(|at| at <= self.now)
     }
 
-    /// Time until which a Pod that waits for something that may never happen may wait, if no attempt
-    /// needs it any more; None if it does not wait for such a thing.
+    /// Time until which a Pod that no attempt needs any more may wait for something that may never
+    /// happen; None if it does not wait for such a thing.
     #[must_use]
     pub(crate) fn stuck_until(&self, pod: &Pod) -> Option<Timestamp> {
         let since = self.stuck_pods.get(&pod.name).copied().unwrap_or(self.now);
