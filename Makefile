@@ -40,11 +40,11 @@ demo-up: build ## Start the same and leave it running: make demo-up DEVICES=12 A
 demo-down: ## End what demo-up started.
 	target/debug/demo down
 
-test: build plugins ## Run all tests on a real control plane, and each installation on a real node where root and the kernel allow it.
+test: build plugins ## Run all tests on a real control plane, and on a real node where root and the kernel allow it.
 	tests/control-plane/build.sh >/dev/null
 	tests/run.sh
 
-test-node: build plugins ## Run all tests on a real node: installations, and how the operator behaves there. Needs root; says what is missing.
+test-node: build plugins ## Run only the tests on a real node: installations, and how the operator behaves there. Needs root; says what is missing.
 	tests/control-plane/build.sh >/dev/null
 	cargo test -p flashjob-node
 

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests. The installations on a real node mostly wait for it, so they run beside the others,
-# in namespaces of their own; what they said is shown in the end. How the operator behaves on a node
-# is left to `make test-node`, which has the machine for itself.
+# Runs all tests. Those on a real node mostly wait for it, so they run beside the others, each program
+# in namespaces of its own; what they said is shown in the end.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,11 +8,11 @@ cargo test --workspace --no-run || exit
 target/debug/node-prepare || exit
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
-node=(installations)
+node=(installations behaviour)
 declare -A running
 for program in "${node[@]}"; do
     # With the features of the whole workspace, so that nothing is built again.
-    cargo test --workspace --test "$program" >"$logs/$program" 2>&1 &
+    FLASHJOB_NODE_PREPARED=1 cargo test --workspace --test "$program" >"$logs/$program" 2>&1 &
     running[$program]=$!
 done
 # More than there are processors: each test waits for its control plane for most of its time.
