@@ -77,7 +77,7 @@ fn remaining(
     Some(record)
 }
 
-/// Returns true if a container of this Pod may be running, unless it is one of those that vanished.
+/// Returns true if a container of this Pod, which has not vanished, may be running.
 fn may_be_at_work(observed: &Observed, pod: &Pod) -> bool {
     let is_gone = pod.gone.as_ref().is_some_and(Gone::is_confirmed);
     pod.ended.is_none() && !is_gone && !observed.is_past_its_end(pod)

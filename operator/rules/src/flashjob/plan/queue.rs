@@ -49,7 +49,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Clears the reasons to wait that can pass at any time: where one still holds, this plan finds
+    /// Clears the reasons to wait that can pass at any time: where one still holds, this plan sets
     /// it again.
     fn clear_passing_reasons(&mut self) {
         let passing = [reason::DEVICE_BUSY.name, reason::WAITING_FOR_QUOTA.name];
