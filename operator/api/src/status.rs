@@ -297,6 +297,12 @@ impl DeviceStatus {
         self.state.is_in_flight() || self.state == DeviceState::Verifying
     }
 
+    /// Returns true if an attempt of this run has started, now or before.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.is_locked() || self.attempt > 1
+    }
+
     /// Returns `notBefore` as a timestamp.
     #[must_use]
     pub fn waits_until(&self) -> Option<Timestamp> {

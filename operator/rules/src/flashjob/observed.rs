@@ -115,7 +115,7 @@ pub struct Observed {
     /// Policy for flash Pods and Services, in addition to job and plugin.
     pub policy: Arc<Policy>,
     /// True if this FlashJob may drop results that its FlashRollout has not stored yet. Until they
-    /// are stored, only the message of the status is written, and the finalizer stays.
+    /// are stored, the status keeps them and each device that has begun, and the finalizer stays.
     pub rollout_lacks_results: bool,
     /// Statuses that could be stored now. Composing a status that is not stored would be most of
     /// the cost of planning a large job.

@@ -4,11 +4,12 @@
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an
 //! attempt, [`lost`] one whose Pod vanished, [`guards`] compare it with the job, [`firmware`]
 //! proves its firmware, [`queue`] chooses the next devices, [`quota`] makes them wait for a quota,
-//! [`expose`] and [`pool`] prepare the Pod, for which [`address`] awaits an external address and which [`objects`]
-//! creates, [`proof`] decides when a device is proven, [`protect`] prevents evictions, [`clean`]
-//! deletes objects that are no longer needed, [`ending`] deletes a job, [`takeover`] gives devices
-//! the results of the Go operator's Pods, [`summary`] composes the status, [`request`] describes
-//! an attempt to a plugin, [`holds`] keeps devices locked.
+//! [`expose`] and [`pool`] prepare the Pod, for which [`address`] awaits an external address and
+//! which [`objects`] creates, [`proof`] decides when a device is proven, [`protect`] prevents
+//! evictions, [`clean`] deletes objects that are no longer needed, [`ending`] deletes a job, which
+//! waits for [`vanished`] Pods, [`takeover`] gives devices the results of the Go operator's Pods,
+//! [`summary`] composes the status, and [`deletion`] that of a job in deletion, [`request`]
+//! describes an attempt to a plugin, [`holds`] keeps devices locked.
 //!
 //! Dependencies go one way: every rule changes the [`draft`], which depends on no rule, and
 //! [`summary`] turns it into the plan, with its [`steps`].
@@ -16,6 +17,7 @@
 mod address;
 mod attempt;
 mod clean;
+mod deletion;
 mod draft;
 mod ending;
 mod expose;
@@ -38,6 +40,7 @@ mod summary;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod vanished;
 
 pub use steps::{DeviceResult, Plan, Step};
 

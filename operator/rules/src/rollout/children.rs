@@ -100,8 +100,7 @@ impl<'a> Draft<'a> {
 
     /// Notes which devices this run has begun to flash, in case the FlashJob is lost.
     fn note_begun(&mut self, batch: usize, child: &Child<'_>, uids: &HashMap<&str, usize>) {
-        let has_begun = |record: &&DeviceStatus| record.is_locked() || record.attempt > 1;
-        for record in child.status.devices.iter().filter(has_begun) {
+        for record in child.status.devices.iter().filter(|record| record.has_begun()) {
             if let Some(&place) = uids.get(record.uid.as_str()) {
                 let state = &mut self.lists[batch].states[place];
                 *state = state.tried();

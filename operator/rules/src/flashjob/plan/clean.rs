@@ -103,9 +103,9 @@ impl<'a> Draft<'a> {
         if self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt) {
             return !self.keeps_its_slot(pod, pooled);
         }
-        let is_orphaned = self.observed.stored(&pod.device).is_none()
-            || !self.is_in_spec(&pod.device) && !self.records.contains_key(&pod.device);
-        if !is_orphaned {
+        // The record of a device that was removed from the spec is dropped first: with it and
+        // without the Pod, a restarted operator would take the device for lost.
+        if self.observed.stored(&pod.device).is_some() {
             return false;
         }
         // A Pod that runs without a record is not stopped: its device may be in the middle of a

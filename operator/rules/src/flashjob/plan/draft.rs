@@ -305,14 +305,8 @@ impl<'a> Draft<'a> {
             self.records.insert_full(uid.to_owned(), record).0
         });
         let record = &mut self.records[index];
-        if record.state != state || record.since.is_none() {
-            record.since = Some(Time(now));
-        }
-        record.state = state;
+        enter(record, state, now);
         change(record);
-        if record.is_locked() {
-            record.start_time.get_or_insert(Time(now));
-        }
         if record.host_endpoint.is_some() && state != DeviceState::Pending {
             self.last_endpoint.clone_from(&record.host_endpoint);
         }
@@ -331,6 +325,17 @@ impl<'a> Draft<'a> {
             (Some(record), None) => self.observed.job.identities(record, None),
             (None, None) => Vec::new(),
         }
+    }
+}
+
+/// Changes the state of a device, and notes since when it is in it.
+pub(super) fn enter(record: &mut DeviceStatus, state: DeviceState, now: Timestamp) {
+    if record.state != state || record.since.is_none() {
+        record.since = Some(Time(now));
+    }
+    record.state = state;
+    if record.is_locked() {
+        record.start_time.get_or_insert(Time(now));
     }
 }
 

@@ -1,33 +1,70 @@
 //! The end of a job, and of a run: Pods and Services are deleted, and no lock is released while a
 //! container may still be running.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flashjob_api::DeviceState;
-use jiff::Timestamp;
 
+use super::deletion;
 use super::holds::holds;
-use super::lost::vanished;
 use super::protect::{budget_may_exist, unprotect};
 use super::steps::{Plan, Step};
 use super::summary;
+use super::vanished::{stored_pod_name, wait_for_containers};
 use crate::count::counted;
-use crate::flashjob::make::attempt_name;
 use crate::flashjob::observed::{Gone, Observed, Pod, Service};
 
 /// Plans for a FlashJob that is being deleted. Needs neither a plugin nor a registry.
 pub(super) fn plan(observed: &Observed) -> Plan {
+    let job = &observed.job;
     // Our finalizer was never stored or is removed already: only the finalizer of another
     // controller keeps the FlashJob.
-    if !observed.job.has_finalizer {
-        return Plan::default();
+    if !job.has_finalizer {
+        let vanished_pods = wait_for_containers(observed, &mut Plan::default());
+        let is_kept = !job.finalizers.is_empty() && observed.report.may_store(false);
+        let status = is_kept.then(|| deletion::status(observed, &vanished_pods));
+        return Plan { status, ..Plan::default() };
     }
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let vanished_pods = wait_for_containers(observed, &mut plan);
-    let mut waiting = vanished_pods.may_run();
+    // The answer to a create may still be on its way: a Pod must not appear after its FlashJob,
+    // and thus its lock, is gone.
+    let waits_for_pods = delete_pods(observed, &mut plan)
+        || vanished_pods.may_run()
+        || !observed.pods_in_creation.is_empty();
+    let waits_for_services = delete_services(observed, &mut plan);
+    let is_over = !waits_for_pods && !waits_for_services && !observed.rollout_lacks_results;
+    if is_over {
+        plan.steps.push(Step::RemoveFinalizer);
+    } else if !may_have_pods(observed) && budget_may_exist(observed) {
+        // Garbage collection deletes the budget with the FlashJob, which can take as long as the
+        // deadline of a Pod that vanished.
+        plan.steps.push(unprotect(observed));
+    }
+    let failing = &observed.failing_steps;
+    // Each write changes the resource version that the request for the finalizer names, and would
+    // delay it by a conflict. So nothing is written once the FlashJob can go, nor while only the
+    // deletion of Services has to begin.
+    let is_told = match is_over {
+        true => failing.contains_key(&Step::RemoveFinalizer.key()),
+        false => {
+            waits_for_pods
+                || observed.rollout_lacks_results
+                || observed.has_reported_failing_steps
+                || !failing.is_empty()
+        }
+    };
+    if is_told && observed.report.may_store(false) {
+        plan.status = Some(deletion::status(observed, &vanished_pods));
+    }
+    plan
+}
+
+/// Deletes all Pods. Returns true if one has to be waited for.
+fn delete_pods(observed: &Observed, plan: &mut Plan) -> bool {
+    let mut waits = false;
     for pod in observed.pods.iter().filter(|pod| pod.gone.is_none()) {
-        waiting |= !observed.is_past_its_end(pod);
+        waits |= !observed.is_past_its_end(pod);
         let overdue_at = observed.overdue_at(pod).filter(|at| pod.is_ours() && *at > observed.now);
         if let Some(at) = overdue_at {
             plan.wake_at = Some(plan.wake_at.map_or(at, |earlier| earlier.min(at)));
@@ -36,10 +73,16 @@ pub(super) fn plan(observed: &Observed) -> Plan {
             plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
         }
     }
-    // Services in deletion are not waited for: the load balancer's own finalizer keeps each until
-    // its address is given back.
+    waits
+}
+
+/// Deletes all Services. Returns true if the deletion of one has to begin first: those in deletion
+/// are not waited for, as the load balancer's own finalizer keeps each until its address is given
+/// back.
+fn delete_services(observed: &Observed, plan: &mut Plan) -> bool {
+    let mut waits = false;
     for service in observed.services.iter().filter(|service| !service.deleting) {
-        waiting = true;
+        waits = true;
         // A create without an answer is sent again until its outcome is known, and its Pod must
         // not start without its Service.
         if awaits_pod(observed, service) {
@@ -48,17 +91,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         plan.steps
             .push(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
     }
-    // The answer to a create may still be on its way: a Pod must not appear after its FlashJob,
-    // and thus its lock, is gone.
-    if !waiting && observed.pods_in_creation.is_empty() && !observed.rollout_lacks_results {
-        plan.steps.push(Step::RemoveFinalizer);
-    } else if !may_have_pods(observed) && budget_may_exist(observed) {
-        // Garbage collection deletes the budget with the FlashJob, which can take as long as the
-        // deadline of a Pod that vanished.
-        plan.steps.push(unprotect(observed));
-    }
-    plan.status = summary::deleting(observed, vanished_pods.in_words().as_deref());
-    plan
+    waits
 }
 
 /// Returns true if the job may have a Pod in the API server.
@@ -89,12 +122,10 @@ pub(super) fn lacks_begun(observed: &Observed) -> bool {
 /// Places in the stored status of devices that have a Pod of the stored run although their state
 /// does not show it.
 fn unrecorded_begins(observed: &Observed) -> impl Iterator<Item = usize> {
-    let job = &observed.job;
-    let run = job.status.run.as_deref().unwrap_or_default();
-    let devices = job.status.devices.iter().enumerate();
+    let devices = observed.job.status.devices.iter().enumerate();
     devices.filter_map(move |(place, device)| {
         let is_open = matches!(device.state, DeviceState::Pending | DeviceState::Exposing);
-        let name = attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
+        let name = stored_pod_name(observed, device);
         (is_open && observed.pod(&name).is_some()).then_some(place)
     })
 }
@@ -141,100 +172,4 @@ pub(super) fn drain(observed: &Observed) -> Plan {
     plan.urgent = status.devices != observed.job.status.devices;
     plan.status = Some(status);
     plan
-}
-
-/// Pods that vanished and may still be running.
-struct VanishedPods {
-    /// Those that are gone from the API server, by name.
-    lost: BTreeMap<String, LostPod>,
-    /// True if it has to be confirmed first that one of them is gone.
-    is_unconfirmed: bool,
-}
-
-/// A Pod that is gone and may still be running.
-struct LostPod {
-    /// The uid of its device in the spec.
-    device: String,
-    /// Its node, where it is known.
-    node: Option<String>,
-    /// Time from which nothing of it can be running.
-    until: Timestamp,
-}
-
-impl VanishedPods {
-    fn may_run(&self) -> bool {
-        self.is_unconfirmed || !self.lost.is_empty()
-    }
-
-    /// Sentence about the device that is waited for longest; None if there is none.
-    fn in_words(&self) -> Option<String> {
-        let (name, pod) = self.lost.iter().max_by_key(|(_, pod)| pod.until)?;
-        let why = vanished(name, pod.node.as_deref());
-        let others = match self.lost.len() - 1 {
-            0 => String::new(),
-            more => format!("; also waiting for {}", counted(more, "more device")),
-        };
-        Some(format!(
-            "waiting for device {}: {why} ({} at the latest){others}",
-            pod.device, pod.until
-        ))
-    }
-}
-
-/// Confirms the deletion of Pods that disappeared, and waits until nothing of them can run.
-/// Returns those that have to be waited for.
-fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> VanishedPods {
-    let mut lost: BTreeMap<String, LostPod> = BTreeMap::new();
-    let mut wait = |pod: &str, device: &str, node: Option<&String>, until: Timestamp| {
-        if until > observed.now {
-            let device = device.to_owned();
-            let lost_pod = LostPod { device, node: node.cloned(), until };
-            lost.entry(pod.to_owned()).or_insert(lost_pod);
-        }
-    };
-    let mut unconfirmed = Vec::new();
-    let mut nodes = BTreeSet::new();
-    for pod in observed.pods.iter() {
-        match &pod.gone {
-            Some(gone) if !gone.is_confirmed() => {
-                unconfirmed.push((pod.name.clone(), pod.device.clone()))
-            }
-            Some(_) if pod.may_run() => {
-                if let Some(until) = pod.may_run_until() {
-                    wait(&pod.name, &pod.device, pod.node.as_ref(), until);
-                }
-                nodes.extend(pod.node_to_read());
-            }
-            _ => {}
-        }
-    }
-    let job = &observed.job;
-    let run = job.status.run.as_deref().unwrap_or_default();
-    for device in &job.status.devices {
-        let until = device.waits_until().unwrap_or(observed.now);
-        let name = attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
-        let pod = observed.pod(&name);
-        match device.state {
-            DeviceState::Lost if until > observed.now => {
-                if pod.is_none_or(|pod| pod.stopped_at().is_none()) {
-                    wait(&name, &device.uid, device.node.as_ref(), until);
-                }
-                // Without a Pod in the cache, its node would not be read.
-                if pod.is_none() && device.node.is_some() {
-                    unconfirmed.push((name, device.uid.clone()));
-                }
-            }
-            // The Pod was deleted while no watch was running, so its end was not observed.
-            DeviceState::Flashing if pod.is_none() => unconfirmed.push((name, device.uid.clone())),
-            _ => {}
-        }
-    }
-    for pod in lost.values() {
-        plan.wake_at = Some(plan.wake_at.map_or(pod.until, |earlier| earlier.min(pod.until)));
-    }
-    let is_unconfirmed = !unconfirmed.is_empty();
-    plan.steps
-        .extend(unconfirmed.into_iter().map(|(name, device)| Step::ConfirmPod { name, device }));
-    plan.steps.extend(nodes.into_iter().map(|name| Step::ReadNode { name: name.to_owned() }));
-    VanishedPods { lost, is_unconfirmed }
 }

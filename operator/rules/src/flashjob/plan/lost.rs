@@ -1,7 +1,7 @@
 //! Follows a device whose Pod vanished before its end was observed: it stays locked until nothing
 //! of the Pod can run, and is then judged by the version that it reports.
 
-use flashjob_api::{DeviceState, reason};
+use flashjob_api::{DeviceState, DeviceStatus, reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -28,6 +28,13 @@ fn stopped_on(pod: &str, node: &str) -> String {
         "Pod {pod} vanished before its outcome was observed; node {node} no longer runs it, and \
          the device gets time to report the new version"
     )
+}
+
+/// Notes until when a lost device stays locked, and why.
+pub(super) fn note_lost(record: &mut DeviceStatus, until: Timestamp, message: &str) {
+    record.not_before = Some(Time(until));
+    record.reason = Some(reason::POD_LOST.name.to_owned());
+    record.message = Some(message.to_owned());
 }
 
 impl Draft<'_> {
@@ -61,11 +68,7 @@ impl Draft<'_> {
     /// Locks the device until nothing of the attempt can still run.
     pub fn lose(&mut self, uid: &str, until: Timestamp, message: &str) {
         self.over(until, 0);
-        self.set(uid, DeviceState::Lost, |record| {
-            record.not_before = Some(Time(until));
-            record.reason = Some(reason::POD_LOST.name.to_owned());
-            record.message = Some(message.to_owned());
-        });
+        self.set(uid, DeviceState::Lost, |record| note_lost(record, until, message));
     }
 
     /// Decides a lost attempt by the version that the device reports, even while its container may

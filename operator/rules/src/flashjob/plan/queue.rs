@@ -31,6 +31,7 @@ impl<'a> Draft<'a> {
         if self.stop(&queue) {
             return;
         }
+        self.clear_passing_reasons();
         let noted = self.waiting.clone();
         let places = self.places();
         let mut ahead = Ahead { each: places + AHEAD, plugins: HashMap::new(), busy: SHOWN_BUSY };
@@ -45,6 +46,20 @@ impl<'a> Draft<'a> {
         if !self.start_devices(ready, &queue, places) {
             self.waiting = noted;
             self.stop(&queue);
+        }
+    }
+
+    /// Clears the reasons to wait that can pass at any time: where one still holds, this plan sets
+    /// it again.
+    fn clear_passing_reasons(&mut self) {
+        let passing = [reason::DEVICE_BUSY.name, reason::WAITING_FOR_QUOTA.name];
+        let passes = |record: &DeviceStatus| {
+            record.state == DeviceState::Pending
+                && record.reason.as_deref().is_some_and(|reason| passing.contains(&reason))
+        };
+        for record in self.records.values_mut().filter(|record| passes(record)) {
+            record.reason = None;
+            record.message = None;
         }
     }
 
@@ -327,11 +342,6 @@ impl<'a> Draft<'a> {
             record.namespace = namespace;
             record.name = Some(name);
             record.host_endpoint = endpoint;
-            let passing = [reason::DEVICE_BUSY.name, reason::WAITING_FOR_QUOTA.name];
-            if record.reason.as_deref().is_some_and(|reason| passing.contains(&reason)) {
-                record.reason = None;
-                record.message = None;
-            }
         });
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
         match self.built(uid, attempt, plugin) {

@@ -13,7 +13,9 @@ impl<'a> Draft<'a> {
         queue: &[usize],
         mut places: usize,
     ) -> bool {
-        let quota = if ready.is_empty() { None } else { self.used_up_quota() };
+        // A suspended device does not wait for a quota.
+        let may_start = !ready.is_empty() && !self.spec.suspend;
+        let quota = if may_start { self.used_up_quota() } else { None };
         let mut groups = self.groups();
         let before = BeforeStarts {
             steps: self.plan.steps.len(),
@@ -28,7 +30,7 @@ impl<'a> Draft<'a> {
             if let Some(message) = &quota {
                 self.waits(reason::WAITING_FOR_QUOTA, message);
                 // Only those whose turn it is: a job can have thousands of waiting devices.
-                if places > 0 && !self.spec.suspend {
+                if places > 0 {
                     places -= 1;
                     self.set(uid, DeviceState::Pending, |record| {
                         record.reason = Some(reason::WAITING_FOR_QUOTA.name.to_owned());

@@ -171,34 +171,6 @@ pub(super) fn held_up(observed: &Observed, otherwise: &str) -> Option<FlashJobSt
     Some(FlashJobStatus { message: Some(message.to_owned()), ..observed.job.status.clone() })
 }
 
-/// Status of a FlashJob that is being deleted: only the message and, while it waits for Pods that
-/// vanished, the condition Reconciling change. `awaited` is a sentence about these Pods.
-pub(super) fn deleting(observed: &Observed, awaited: Option<&str>) -> Option<FlashJobStatus> {
-    let is_told = observed.job.status.conditions.iter().any(|stored| {
-        stored.type_ == condition::RECONCILING && stored.reason == reason::POD_LOST.name
-    });
-    if awaited.is_none() && !is_told {
-        return held_up(observed, "being deleted");
-    }
-    let (reason, awaited) = match awaited {
-        Some(awaited) => (reason::POD_LOST.name, format!("; {awaited}")),
-        None => ("Deleting", String::new()),
-    };
-    let message = format!("being deleted{awaited}{}", failing_steps(observed));
-    let mut status = observed.job.status.clone();
-    condition::set(
-        &mut status.conditions,
-        condition::RECONCILING,
-        true,
-        reason,
-        &message,
-        status.observed_generation,
-        observed.now,
-    );
-    status.message = Some(message);
-    Some(status)
-}
-
 /// Requests that keep failing, each with a leading `; `; at most two, then the number of others.
 pub(super) fn failing_steps(observed: &Observed) -> String {
     let failing = &observed.failing_steps;
@@ -261,15 +233,20 @@ fn counts(draft: &Draft<'_>) -> Counts {
         if is_in_spec && draft.result(&record.uid).is_some() {
             continue;
         }
-        let in_flight = draft.is_in_flight(record);
-        *if in_flight { &mut counts.active } else { &mut counts.verifying } += 1;
-        // The total has only the devices of the spec.
-        counts.pending -= u32::from(is_in_spec);
+        add_begun(&mut counts, draft.is_in_flight(record), is_in_spec);
     }
     // A status written before results had details does not tell which uids that were taken out of
     // the spec are in the stored number.
     counts.unverified = draft.unverified.min(counts.completed);
     counts
+}
+
+/// Counts a device whose attempt has begun, and which is among the pending ones if the spec names
+/// it.
+pub(super) fn add_begun(counts: &mut Counts, is_in_flight: bool, is_in_spec: bool) {
+    *if is_in_flight { &mut counts.active } else { &mut counts.verifying } += 1;
+    // The total has only the devices of the spec.
+    counts.pending = counts.pending.saturating_sub(u32::from(is_in_spec));
 }
 
 /// Number of devices that were taken out of the spec while their attempt was in progress.
@@ -284,16 +261,24 @@ fn number(count: usize) -> u32 {
 
 /// Number of devices without a result that have a reason to wait, by reason.
 fn waiting(draft: &Draft<'_>) -> BTreeMap<String, u32> {
-    let mut waiting = BTreeMap::new();
-    for reason in draft.records.values().filter_map(|record| record.reason.as_deref()) {
-        *waiting.entry(reason.to_owned()).or_default() += 1;
-    }
+    let mut waiting = by_reason(draft.records.values());
     // Some devices counted in `draft.waiting` also have a record with that reason.
     for (reason, (count, _)) in &draft.waiting {
         let recorded: &mut u32 = waiting.entry((*reason).to_owned()).or_default();
         *recorded = (*recorded).max(number(*count));
     }
     waiting
+}
+
+/// Number of devices by reason, without those that have none.
+pub(super) fn by_reason<'a>(
+    records: impl Iterator<Item = &'a DeviceStatus>,
+) -> BTreeMap<String, u32> {
+    let mut reasons: BTreeMap<String, u32> = BTreeMap::new();
+    for reason in records.filter_map(|record| record.reason.as_ref()) {
+        *reasons.entry(reason.clone()).or_default() += 1;
+    }
+    reasons
 }
 
 /// Devices at work first, in the order of the spec; then failures, then skips.

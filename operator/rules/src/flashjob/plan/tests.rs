@@ -2,6 +2,7 @@
 //! regardless of faults.
 
 mod attempts;
+mod deletion;
 mod disruptions;
 mod failing;
 mod firmware;

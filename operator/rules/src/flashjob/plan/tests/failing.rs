@@ -60,7 +60,7 @@ fn a_delete_that_keeps_failing_is_told_until_it_works_or_is_not_needed_any_more(
     deleting.deleting = true;
     let before = case.world.jobs.insert(key("job"), Arc::new(deleting)).expect("a job");
     let held_up = case.plan().status.and_then(|status| status.message).unwrap_or_default();
-    assert!(held_up.starts_with("deleting Service"), "{held_up}");
+    assert!(held_up.starts_with("being deleted; deleting Service"), "{held_up}");
     count(&mut case, None);
     let message = case.plan().status.and_then(|status| status.message);
     assert_eq!(message.as_deref(), Some("being deleted"), "what was said is no longer true");

@@ -160,6 +160,20 @@ fn the_pod_of_a_device_that_was_taken_out_is_deleted_if_it_can_never_start() {
 }
 
 #[test]
+fn the_pod_of_a_device_that_was_taken_out_is_deleted_after_its_record_is_dropped() {
+    let mut case = Case::new(&["a", "b"], &json!({}));
+    let pods = case.start();
+    case.spec(&json!({"uuid": ["b"]}));
+    case.settle();
+    case.end(&pods[0], 0);
+    let plan = case.plan();
+    assert_eq!(deletes(&plan, "pod"), 0, "a restarted operator would take the device for lost");
+    let devices = plan.status.map(|status| status.devices).unwrap_or_default();
+    assert!(devices.iter().all(|device| device.uid != "a"), "{devices:?}");
+    assert_eq!(deletes(&case.settle(), "pod"), 1);
+}
+
+#[test]
 fn a_device_whose_instance_tells_no_way_to_it_any_more_is_asked_about_when_it_does() {
     let mut case = Case::new(&["a"], &json!({}));
     let services = case.settle();

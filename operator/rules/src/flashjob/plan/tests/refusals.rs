@@ -1,5 +1,7 @@
 //! Tests of devices whose Service or Pod the API server refuses, one fact per test.
 
+use std::collections::BTreeMap;
+
 use flashjob_api::{DeviceState, reason};
 use serde_json::json;
 
@@ -7,6 +9,7 @@ use super::fixture::{Case, creates_pod, deletes, key};
 use crate::flashjob::make::attempt_name;
 use crate::flashjob::observed::{Meaning, Refusal, Refused};
 use crate::flashjob::plan::{Plan, Step};
+use crate::world::change::Change;
 
 const QUOTA: Meaning = Meaning::Quota { unused_since: None };
 
@@ -168,6 +171,32 @@ fn a_device_whose_pod_a_quota_refused_before_its_beginning_was_stored_says_so() 
     assert_eq!(case.status().waiting[reason::WAITING_FOR_QUOTA.name], 3);
     case.pass(6);
     assert_eq!(case.stands("b"), (DeviceState::Exposing, String::new()));
+}
+
+#[test]
+fn a_device_that_is_held_back_by_something_else_no_longer_says_that_it_waits_for_a_quota() {
+    let suspends = |case: &mut Case| case.spec(&json!({"suspend": true}));
+    let loses_plugins = |case: &mut Case| {
+        let mut plugins = (*case.world.plugins).clone();
+        plugins.iter_mut().for_each(|plugin| plugin.ready = Err("nobody has it".to_owned()));
+        case.world.take(Change::Plugins(plugins), case.now);
+    };
+    for (hold_back, waiting) in [
+        (suspends as fn(&mut Case), BTreeMap::new()),
+        (loses_plugins, BTreeMap::from([(reason::PLUGIN_NOT_READY.name.to_owned(), 1)])),
+    ] {
+        let mut case = Case::new(&["a"], &json!({"suspend": true}));
+        case.settle();
+        let run = case.status().run.expect("a run");
+        case.refuse(Refused::Pod, &attempt_name("job", "uid-of-job", &run, "a", 1), QUOTA);
+        case.spec(&json!({"suspend": false}));
+        case.settle();
+        assert_eq!(case.stands("a").1, reason::WAITING_FOR_QUOTA.name);
+        hold_back(&mut case);
+        case.settle();
+        assert_eq!(case.stands("a"), (DeviceState::Pending, String::new()));
+        assert_eq!(case.status().waiting, waiting);
+    }
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Status of a FlashJob that is being deleted: no device starts any more, and none gets a result.
+
+use flashjob_api::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, condition, reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::draft::enter;
+use super::lost::{note_lost, vanished};
+use super::summary::{add_begun, by_reason, failing_steps};
+use super::vanished::{VanishedPods, stored_pod_name};
+use crate::flashjob::observed::{Gone, Job, Observed, Pod};
+
+/// Reason of the conditions.
+const DELETING: &str = "Deleting";
+
+/// Composes the status: the results stay as they are, and of the other devices those remain whose
+/// Pod may be running.
+pub(super) fn status(observed: &Observed, vanished_pods: &VanishedPods) -> FlashJobStatus {
+    let stored = &observed.job.status;
+    let devices = stored.devices.iter();
+    let devices: Vec<DeviceStatus> =
+        devices.filter_map(|device| remaining(observed, vanished_pods, device)).collect();
+    // No turn is waited for, and no address: only Pods that vanished.
+    let lost = devices.iter().filter(|device| device.state == DeviceState::Lost);
+    let awaited = vanished_pods.in_words();
+    let reason = if awaited.is_some() { reason::POD_LOST.name } else { DELETING };
+    let awaited = awaited.map(|awaited| format!("; {awaited}")).unwrap_or_default();
+    let message = format!("being deleted{awaited}{}", failing_steps(observed));
+    FlashJobStatus {
+        conditions: conditions(observed, reason, &message),
+        message: Some(message),
+        counts: stored.counts.map(|counts| counts_with(&observed.job, counts, &devices)),
+        waiting: by_reason(lost),
+        devices,
+        ..stored.clone()
+    }
+}
+
+/// Record of a device that has its result, or whose Pod may be running. None: nothing is left of
+/// its attempts, and no other one follows.
+fn remaining(
+    observed: &Observed,
+    vanished_pods: &VanishedPods,
+    device: &DeviceStatus,
+) -> Option<DeviceStatus> {
+    let mut record = device.clone();
+    if matches!(device.state, DeviceState::Failed | DeviceState::Skipped) {
+        return Some(record);
+    }
+    let name = stored_pod_name(observed, device);
+    // A restarted operator finds the time in the record, and keeps the device locked no longer.
+    if let Some(lost) = vanished_pods.lost(&name) {
+        enter(&mut record, DeviceState::Lost, observed.now);
+        note_lost(&mut record, lost.until, &vanished(&name, lost.node.as_deref()));
+        record.node.clone_from(&lost.node);
+        record.pod = Some(name);
+        return Some(record);
+    }
+    let pod = observed.pod(&name);
+    let state = match pod {
+        Some(pod) if may_be_at_work(observed, pod) => DeviceState::Flashing,
+        // The Pod was deleted while no watch was running, which has to be confirmed first.
+        None if device.state == DeviceState::Flashing => DeviceState::Flashing,
+        None if observed.pods_in_creation.contains_key(&name) => DeviceState::Exposing,
+        // Until the rollout has stored that this run has begun with the device, nothing else tells
+        // it that a new version is the work of this run.
+        _ if observed.rollout_lacks_results && device.has_begun() => return Some(record),
+        _ => return None,
+    };
+    enter(&mut record, state, observed.now);
+    if let Some(pod) = pod {
+        record.node.clone_from(&pod.node);
+    }
+    record.pod = Some(name);
+    record.not_before = None;
+    record.reason = None;
+    record.message = None;
+    Some(record)
+}
+
+/// Returns true if a container of this Pod, which has not vanished, may be running.
+fn may_be_at_work(observed: &Observed, pod: &Pod) -> bool {
+    let is_gone = pod.gone.as_ref().is_some_and(Gone::is_confirmed);
+    pod.ended.is_none() && !is_gone && !observed.is_past_its_end(pod)
+}
+
+/// Counts with these records: a device that is neither in flight nor has a result is pending.
+fn counts_with(job: &Job, stored: Counts, devices: &[DeviceStatus]) -> Counts {
+    let results = stored.completed + stored.failed + stored.skipped;
+    let pending = stored.total.saturating_sub(results);
+    let mut counts = Counts { pending, active: 0, verifying: 0, ..stored };
+    for device in devices.iter().filter(|device| device.is_locked()) {
+        // The uids of a spec that cannot be read are unknown.
+        let is_in_spec = job.spec.is_err() || job.place(&device.uid).is_some();
+        if is_in_spec && job.result(&device.uid).is_some() {
+            continue;
+        }
+        add_begun(&mut counts, device.state.is_in_flight(), is_in_spec);
+    }
+    counts
+}
+
+/// Conditions with this reason and message of Reconciling. A job that had ended keeps its result,
+/// and one that is suspended stays so.
+fn conditions(observed: &Observed, reason: &str, message: &str) -> Vec<Condition> {
+    let stored = &observed.job.status;
+    let mut conditions = stored.conditions.clone();
+    let mut set = |kind, holds, reason| {
+        condition::set(
+            &mut conditions,
+            kind,
+            holds,
+            reason,
+            message,
+            stored.observed_generation,
+            observed.now,
+        )
+    };
+    set(condition::RECONCILING, true, reason);
+    for kind in [condition::PROGRESSING, condition::READY, condition::STALLED] {
+        set(kind, false, DELETING);
+    }
+    if !matches!(stored.phase, Some(Phase::Completed | Phase::Failed)) {
+        for kind in [condition::COMPLETE, condition::FAILED] {
+            set(kind, false, DELETING);
+        }
+    }
+    conditions
+}

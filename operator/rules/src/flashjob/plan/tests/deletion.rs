@@ -1,0 +1,268 @@
+//! Tests of the status of a FlashJob that is being deleted, one fact per test.
+
+use flashjob_api::{Counts, DeviceState, FlashJobStatus, condition, reason};
+use hashbrown::HashSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube_core::ResourceExt;
+use serde_json::json;
+
+use super::fixture::{Case, deletes, key, world};
+use crate::flashjob::observed::{Identity, Report};
+use crate::flashjob::plan::{Plan, Step, plan};
+
+impl Case {
+    fn delete(&mut self) {
+        self.job.metadata.deletion_timestamp = Some(Time(self.now));
+        // The API server counts the deletion as a change of the spec.
+        self.job.metadata.generation = Some(2);
+        self.see_job();
+    }
+
+    fn lose_services(&mut self) {
+        for (job, name, uid) in self.world.services_not_in(&HashSet::new()) {
+            self.world.lose_service(&job, &name, &uid);
+        }
+    }
+
+    /// Removes a Pod from the watch.
+    fn lose(&mut self, pod: &Pod) {
+        let uid = pod.uid().expect("a uid");
+        self.world.lose_pod(&key("job"), &pod.name_any(), &uid, self.now);
+    }
+
+    fn is_held(&self, endpoint: &str) -> bool {
+        let identity = Identity::endpoint(endpoint);
+        self.world.locks.holder(&identity, &key("other"), "").is_some()
+    }
+}
+
+fn is_over(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer))
+}
+
+/// Uids of the listed devices, and the state of each.
+fn listed(status: &FlashJobStatus) -> Vec<(&str, DeviceState)> {
+    status.devices.iter().map(|device| (device.uid.as_str(), device.state)).collect()
+}
+
+/// Status and reason of a condition.
+fn condition_of<'a>(status: &'a FlashJobStatus, kind: &str) -> (&'a str, &'a str) {
+    let mut conditions = status.conditions.iter();
+    let condition = conditions.find(|condition| condition.type_ == kind).expect("the condition");
+    (condition.status.as_str(), condition.reason.as_str())
+}
+
+#[test]
+fn a_deleted_job_lists_only_devices_whose_pod_may_be_running_and_none_waits_for_its_turn() {
+    let mut case = Case::new(&["a", "b", "c"], &json!({"parallelism": 2}));
+    let pods = case.start();
+    case.world.devices.lose("c");
+    case.settle();
+    assert_eq!(case.status().devices.len(), 3);
+    assert_eq!(case.status().waiting[reason::UNKNOWN_DEVICE.name], 1);
+    case.delete();
+    case.settle();
+    let status = case.status();
+    assert_eq!(listed(&status), [("a", DeviceState::Flashing), ("b", DeviceState::Flashing)]);
+    assert!(status.waiting.is_empty(), "{:?}", status.waiting);
+    let counts = Counts { total: 3, pending: 1, active: 2, ..Counts::default() };
+    assert_eq!(status.counts, Some(counts));
+    assert_eq!(status.message.as_deref(), Some("being deleted"));
+    case.end(&pods[0], 137);
+    case.settle();
+    let status = case.status();
+    assert_eq!(listed(&status), [("b", DeviceState::Flashing)]);
+    let counts = Counts { total: 3, pending: 2, active: 1, ..Counts::default() };
+    assert_eq!(status.counts, Some(counts));
+    assert!(!case.is_held("10.0.0.0") && case.is_held("10.0.0.1"));
+    assert_eq!(case.pass(60).status, Some(status), "what is stored already is not written again");
+}
+
+#[test]
+fn a_deleted_job_is_reconciling_and_neither_ready_nor_progressing() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.start();
+    case.settle();
+    case.delete();
+    case.settle();
+    let status = case.status();
+    assert_eq!(condition_of(&status, condition::RECONCILING), ("True", "Deleting"));
+    for kind in [
+        condition::READY,
+        condition::PROGRESSING,
+        condition::STALLED,
+        condition::COMPLETE,
+        condition::FAILED,
+    ] {
+        assert_eq!(condition_of(&status, kind), ("False", "Deleting"), "{kind}");
+    }
+}
+
+#[test]
+fn a_completed_job_whose_pod_stays_is_no_longer_ready_in_deletion_and_keeps_its_result() {
+    let mut case = Case::new(&["a"], &json!({"verify": {"mode": "None"}}));
+    let pods = case.start();
+    case.end(&pods[0], 0);
+    case.settle();
+    assert!(condition::holds(&case.status().conditions, condition::READY));
+    case.delete();
+    case.settle();
+    let status = case.status();
+    assert_eq!(condition_of(&status, condition::READY), ("False", "Deleting"));
+    assert_eq!(condition_of(&status, condition::COMPLETE), ("True", "Completed"));
+    assert_eq!(status.completed_uuids, ["a"]);
+    assert_eq!(status.counts.map(|counts| (counts.completed, counts.pending)), Some((1, 0)));
+}
+
+#[test]
+fn a_pod_that_is_lost_in_deletion_is_stored_and_a_restart_moves_no_time() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.settle();
+    case.delete();
+    case.settle();
+    let name = pods[0].name_any();
+    case.lose(&pods[0]);
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Lost, reason::POD_LOST.name.into()));
+    let stored = case.status();
+    let until = stored.devices[0].waits_until().expect("a time");
+    let message = stored.message.clone().unwrap_or_default();
+    assert!(message.contains(&until.to_string()), "{message}");
+    assert_eq!(stored.waiting.get(reason::POD_LOST.name), Some(&1));
+    assert_eq!(stored.counts.map(|counts| (counts.active, counts.pending)), Some((1, 0)));
+    case.pass(100);
+    let devices = std::mem::take(&mut case.world.devices);
+    case.world = world();
+    case.world.devices = devices;
+    case.see_job();
+    case.world.lock_what_is_stored();
+    let plan = case.settle();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::ConfirmPod { .. })));
+    assert_eq!(case.status(), stored, "before the Pod is known to be gone");
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    let plan = case.settle();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::ReadNode { .. })));
+    assert_eq!(case.status(), stored, "after it is");
+    case.now = until;
+    assert!(is_over(&case.plan()));
+}
+
+#[test]
+fn a_lost_pod_that_is_observed_to_have_ended_delays_no_deletion() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.lose(&pods[0]);
+    case.world.confirm_gone(&key("job"), &pods[0].name_any(), "a", case.now);
+    case.settle();
+    case.delete();
+    case.lose_services();
+    case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Lost);
+    // Somebody had only removed its label.
+    case.end(&pods[0], 1);
+    case.settle();
+    assert!(listed(&case.status()).is_empty());
+    case.lose(&pods[0]);
+    assert!(is_over(&case.plan()));
+}
+
+#[test]
+fn a_device_whose_pod_is_being_created_stays_listed_in_deletion() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1}));
+    let services = case.settle();
+    case.carry_out(&services);
+    let creates = case.settle();
+    let create = creates.steps.iter().find(|step| step.creates()).expect("a Pod");
+    case.world.memory.get_mut(&key("job")).expect("memory").begin(create).expect("it is new");
+    case.delete();
+    let plan = case.settle();
+    assert_eq!(deletes(&plan, "pod"), 0);
+    assert_eq!(listed(&case.status()), [("a", DeviceState::Exposing)]);
+    case.carry_out(&creates);
+    case.world.memory.get_mut(&key("job")).expect("memory").end(&create.key());
+    assert_eq!(deletes(&case.settle(), "pod"), 1);
+    assert_eq!(listed(&case.status()), [("a", DeviceState::Flashing)]);
+}
+
+#[test]
+fn a_deletion_that_waits_for_no_pod_writes_no_status() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1}));
+    let services = case.settle();
+    case.carry_out(&services);
+    case.delete();
+    let plan = case.plan();
+    assert_eq!((deletes(&plan, "service"), plan.status), (1, None));
+    case.lose_services();
+    let plan = case.plan();
+    assert!(matches!(plan.steps.as_slice(), [Step::RemoveFinalizer]), "{:?}", plan.steps);
+    assert_eq!(plan.status, None);
+}
+
+#[test]
+fn nothing_of_a_deletion_is_written_before_its_turn() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.start();
+    case.delete();
+    for (report, is_composed) in
+        [(Report::Never, false), (Report::Urgent, false), (Report::Now, true)]
+    {
+        let mut observed = case.world.observe(&key("job"), case.now).expect("the job");
+        observed.report = report;
+        assert_eq!(plan(&observed).status.is_some(), is_composed, "{report:?}");
+    }
+}
+
+#[test]
+fn a_finalizer_that_cannot_be_removed_is_told() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.settle();
+    case.delete();
+    let memory = case.world.memory.get_mut(&key("job")).expect("memory");
+    for _ in 0..3 {
+        memory.count(&Step::RemoveFinalizer, Some("flashjobs is forbidden".to_owned()));
+    }
+    let plan = case.plan();
+    assert!(is_over(&plan));
+    let message = plan.status.and_then(|status| status.message).unwrap_or_default();
+    assert!(message.starts_with("being deleted; removing the finalizer keeps"), "{message}");
+}
+
+#[test]
+fn a_job_that_only_the_finalizer_of_another_keeps_lists_no_device_in_flight() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.settle();
+    case.delete();
+    case.end(&pods[0], 137);
+    case.lose(&pods[0]);
+    case.lose_services();
+    let plan = case.plan();
+    assert!(is_over(&plan) && plan.status.is_none());
+    case.job.metadata.finalizers = Some(vec!["foregroundDeletion".to_owned()]);
+    case.see_job();
+    assert!(case.settle().steps.is_empty());
+    assert!(listed(&case.status()).is_empty());
+    assert_eq!(condition_of(&case.status(), condition::RECONCILING), ("True", "Deleting"));
+    case.job.metadata.finalizers = None;
+    case.see_job();
+    assert_eq!(case.plan().status, None, "it is gone");
+}
+
+#[test]
+fn a_device_that_has_begun_stays_listed_until_its_rollout_has_stored_that() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1}));
+    let pods = case.start();
+    case.settle();
+    case.delete();
+    case.end(&pods[0], 137);
+    for (lacks_results, count) in [(true, 1), (false, 0)] {
+        let mut observed = case.world.observe(&key("job"), case.now).expect("the job");
+        observed.rollout_lacks_results = lacks_results;
+        let status = plan(&observed).status.expect("a status");
+        assert_eq!(status.devices.len(), count, "{:?}", status.devices);
+        assert!(status.devices.iter().all(|device| device.uid == "a" && device.is_locked()));
+    }
+}
