@@ -12,12 +12,13 @@ use serde_json::json;
 
 use super::inventory;
 use super::run::results_of_run;
-use super::table::{table, without_control_characters};
+use super::table::table;
 use super::workload::Workload;
 use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
 use crate::report::Report;
+use crate::text::without_control_characters;
 
 /// Results of a FlashJob.
 #[derive(Debug, Args)]

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 
 use super::pace::{Pace, results};
 use super::run::results_of_run;
-use super::table::{table, without_control_characters};
+use super::table::table;
 use super::workload::{Frame, Workload, full_name, resuming};
 use crate::duration;
+use crate::text::without_control_characters;
 
 /// Number of cells in a progress bar.
 const BAR: usize = 24;

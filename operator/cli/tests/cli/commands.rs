@@ -197,3 +197,15 @@ fn an_interrupted_command_ends_with_130_and_leaves_nothing_behind() -> anyhow::R
     assert_eq!(std::fs::read_dir(folder.path())?.count(), 0);
     Ok(())
 }
+
+#[test]
+fn a_device_that_reports_control_characters_writes_no_row_of_its_own() -> anyhow::Result<()> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
+    command.args(["plugin", "run", &component("esp32")]);
+    command.args(["--device-version", "1\u{1b}[2J\nfirmware  another"]);
+    let text = String::from_utf8(command.output()?.stdout)?;
+    let device = text.lines().next().unwrap_or_default();
+    assert!(device.ends_with("reports 1 [2J firmware  another)"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("firmware")).count(), 1, "{text}");
+    Ok(())
+}

@@ -17,9 +17,10 @@ use super::state::{
     other_approved_runs, status,
 };
 use crate::duration;
-use crate::fleet::table::{table, without_control_characters};
+use crate::fleet::table::table;
 use crate::fleet::view::{bar, coloured, firmware, reasons};
 use crate::fleet::workload::{Frame, Workload, full_name};
+use crate::text::without_control_characters;
 
 /// Number of failed devices that are shown, unless all are requested.
 const SHOWN: usize = 10;
