@@ -33,7 +33,7 @@ pub fn results(counts: &RolloutCounts) -> u32 {
 
 /// Returns the state of a FlashRollout in one word.
 pub fn state(rollout: &FlashRollout) -> String {
-    if rollout.metadata.deletion_timestamp.is_some() && rollout.has_status() {
+    if rollout.is_in_deletion() && rollout.has_status() {
         return "Deleting".to_owned();
     }
     let status = status(rollout);
@@ -91,7 +91,8 @@ pub fn line(rollout: &FlashRollout) -> String {
     if let Some(reason) = status.reason.as_ref().filter(|_| is_paused(rollout)) {
         line.push_str(&format!("; {}", without_control_characters(reason)));
     }
-    if let Some(awaited) = status.waiting_for.as_ref().filter(|_| !rollout.is_over()) {
+    let goes_on = !rollout.is_over() && !rollout.is_in_deletion();
+    if let Some(awaited) = status.waiting_for.as_ref().filter(|_| goes_on) {
         line.push_str(&format!("; waits for {}", without_control_characters(awaited)));
     }
     if let Some(todo) = to_do(rollout) {
@@ -103,7 +104,7 @@ pub fn line(rollout: &FlashRollout) -> String {
 /// Returns the command that lets the rollout continue; none if nobody has to act.
 fn to_do(rollout: &FlashRollout) -> Option<String> {
     // A status that is older than the spec could ask for what somebody has just done.
-    if rollout.is_over() || rollout.is_behind() {
+    if rollout.is_over() || rollout.is_behind() || rollout.is_in_deletion() {
         return None;
     }
     if is_paused(rollout) {
