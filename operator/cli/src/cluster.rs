@@ -215,16 +215,7 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
         ));
     }
     let kube::Error::Api(status) = error else {
-        return Failure::new(
-            Code::Unavailable,
-            "ClusterUnreachable",
-            format!(
-                "cannot {what}: the API server does not answer: {}; check that the kubeconfig \
-                 names the right cluster and that it is reachable, or allow more time with \
-                 --request-timeout",
-                root(error)
-            ),
-        );
+        return Failure::new(Code::Unavailable, "ClusterUnreachable", unanswered(what, error));
     };
     let words = &status.message;
     match status.code {
@@ -258,6 +249,24 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
         404 => Failure::new(Code::Unavailable, NOT_FOUND, format!("cannot {what}: {words}")),
         _ => Failure::new(Code::Other, "RequestRefused", format!("cannot {what}: {words}")),
     }
+}
+
+/// Returns the message about a request that got no answer. The cause may be one of the proxy.
+fn unanswered(what: &str, error: &kube::Error) -> String {
+    let through = cause::through_proxy();
+    let right_proxy = match through.is_empty() {
+        true => "",
+        false => {
+            "that this is the right proxy (proxy-url of the kubeconfig, else HTTPS_PROXY and \
+             NO_PROXY), "
+        }
+    };
+    format!(
+        "cannot {what}: the API server does not answer{through}: {}; check {right_proxy}that the \
+         kubeconfig names the right cluster and that it is reachable, or allow more time with \
+         --request-timeout",
+        root(error)
+    )
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::pace::FirstCount;
 use super::view;
 use super::workload::{Frame, Workload};
-use crate::cause::root;
+use crate::cause::{root, through_proxy};
 use crate::cluster::{CONNECT_LIMIT, Place, refused};
 use crate::failure::{Code, Failure};
 use crate::text::without_control_characters;
@@ -201,9 +201,10 @@ async fn at_once<K: Workload>(
         Ok(read) => read,
         Err(_) => {
             let message = format!(
-                "no state of {} was received within {}: the API server does not answer",
+                "no state of {} was received within {}: the API server does not answer{}",
                 place.named::<K>(name),
-                crate::duration::in_words(timeout.unwrap_or_default() + CONNECT_LIMIT)
+                crate::duration::in_words(timeout.unwrap_or_default() + CONNECT_LIMIT),
+                through_proxy()
             );
             Err(Failure::new(Code::TimedOut, "TimedOut", message))
         }

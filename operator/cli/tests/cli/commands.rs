@@ -70,12 +70,22 @@ fn the_api_server_is_reached_through_https_proxy_unless_no_proxy_lists_it() -> a
     });
     let file = folder.path().join("kubeconfig");
     std::fs::write(&file, kubeconfig.to_string())?;
-    for (exempt, is_proxied) in [("10.0.0.0/8,", true), ("localhost, 192.0.2.0/24,", false)] {
+    let address = proxy.local_addr()?;
+    for (exempt, scheme, is_proxied) in [
+        ("10.0.0.0/8,", "http://robot:secret-word@", true),
+        ("", "socks5://", true),
+        ("localhost, 192.0.2.0/24,", "http://", false),
+    ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
         command.args(["-o", "json", "status", "--request-timeout", "1"]);
         command.env("KUBECONFIG", &file).env("NO_PROXY", exempt);
-        command.env("HTTPS_PROXY", format!("http://{}", proxy.local_addr()?));
-        command_output(command.output()?)?.failed(3, "ClusterUnreachable", "does not answer");
+        command.env("HTTPS_PROXY", format!("{scheme}{address}"));
+        let output = command_output(command.output()?)?;
+        let protocol = scheme.split_once("//").map_or(scheme, |(protocol, _)| protocol);
+        let named = format!("does not answer through the proxy {protocol}//{address}: ");
+        assert_eq!(output.errors.contains(&named), is_proxied, "{}", output.errors);
+        assert!(!output.errors.contains("secret-word"), "{}", output.errors);
+        output.failed(3, "ClusterUnreachable", "does not answer");
         // The connection waits here even if the program has ended.
         assert_eq!(proxy.accept().is_ok(), is_proxied, "NO_PROXY={exempt}");
     }
