@@ -52,8 +52,8 @@ pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
 /// Decodes an object of a file as its kind.
 ///
 /// # Errors
-/// The version is another one, or a field is missing, unknown, of another type, or breaks a rule of
-/// the API server.
+/// The version is another one, or a field is missing, unknown, of another type, or breaks a rule
+/// of the API server.
 pub fn decoded<K>(path: &Path, mut object: Value) -> Result<K, Failure>
 where
     K: DeserializeOwned + CustomResourceExt + Resource<DynamicType = ()>,

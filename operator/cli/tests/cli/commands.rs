@@ -73,7 +73,7 @@ fn the_api_server_is_reached_through_https_proxy_unless_no_proxy_lists_it() -> a
     let address = proxy.local_addr()?;
     for (exempt, scheme, is_proxied) in [
         ("10.0.0.0/8,", "http://robot:secret-word@", true),
-        ("", "socks5://", true),
+        ("10.0.0.0/8", "socks5://", true),
         ("localhost, 192.0.2.0/24,", "http://", false),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));

@@ -41,8 +41,8 @@ pub struct Retry {
 /// Sets `spec.abort` after confirmation.
 ///
 /// # Errors
-/// A FlashRollout is missing, over or being deleted, the user does not confirm, or the API server rejects the
-/// change.
+/// A FlashRollout is missing, over or being deleted, the user does not confirm, or the API server
+/// rejects the change.
 pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Report, Failure> {
     interruption.says("nothing was changed");
     let place = command.which.place().await?;
