@@ -2,6 +2,7 @@
 //! same, and defaults are supplied.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value};
@@ -176,6 +177,24 @@ impl FlashJobSpec {
         })
     }
 
+    /// Checks the rule of the definition for `externalIP`, for a program that has no API server.
+    /// [`Self::effective`] leaves it out, so that the operator reads FlashJobs that were stored
+    /// before the rule.
+    ///
+    /// # Errors
+    /// The text is neither empty nor an IP address.
+    pub fn check_external_ip(&self) -> Result<(), InvalidSpec> {
+        match self.external_ip.as_deref().unwrap_or_default() {
+            text if text.is_empty() || is_ip(text) => Ok(()),
+            text => Err(InvalidSpec {
+                field: "spec.externalIP",
+                message: format!(
+                    "{text:?} is not an IP address; give one such as 192.0.2.7 or 2001:db8::7"
+                ),
+            }),
+        }
+    }
+
     fn check(&self, host_endpoint: Option<&str>) -> Result<(), InvalidSpec> {
         let invalid =
             |field, message: &str| Err(InvalidSpec { field, message: message.to_owned() });
@@ -221,6 +240,16 @@ impl FlashJobSpec {
         ]);
         let digest = Sha256::digest(fields.to_string().as_bytes());
         digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Returns true for an address as `isIP` of Kubernetes' CEL library accepts it: without a zone, as
+/// in Rust, and not IPv4-mapped.
+fn is_ip(text: &str) -> bool {
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => true,
+        Ok(IpAddr::V6(address)) => address.to_ipv4_mapped().is_none(),
+        Err(_) => false,
     }
 }
 
@@ -288,6 +317,29 @@ mod tests {
         }))
         .expect("decodes");
         assert_eq!(nulls.effective(), spec().effective());
+    }
+
+    #[test]
+    fn an_external_address_is_an_ip_address_as_in_the_definition() {
+        let check = |text: &str| {
+            let spec = FlashJobSpec { external_ip: Some(text.to_owned()), ..spec() };
+            spec.check_external_ip().map_err(|error| error.to_string())
+        };
+        for text in ["", "192.0.2.7", "2001:db8::7", "::1"] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+        for text in [
+            "lb.example.com",
+            "192.0.2.300",
+            "192.0.02.7",
+            "fe80::1%eth0",
+            "::ffff:192.0.2.7",
+            " ",
+        ] {
+            let expected = format!("spec.externalIP: {text:?} is not an IP address; give one");
+            assert!(check(text).is_err_and(|error| error.starts_with(&expected)), "{text}");
+        }
+        assert_eq!(spec().check_external_ip(), Ok(()));
     }
 
     #[test]

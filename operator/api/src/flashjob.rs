@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::visible::{VISIBLE_OR_EMPTY_TEXT, VISIBLE_TEXT};
 use crate::{FirmwarePolicy, FlashJobStatus};
 
 /// Desired state of a FlashJob: the devices, the firmware, and options for flashing it.
@@ -65,12 +66,12 @@ pub struct FlashJobSpec {
     )]
     pub uuid: Vec<String>,
     /// Firmware to flash, passed to the device plugin; usually an OCI reference. 1 to 1024
-    /// characters, without white space, control or format characters.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\s\p{Z}\p{Cc}\p{Cf}]+$"))]
+    /// characters, without white space and invisible characters.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = VISIBLE_TEXT))]
     pub firmware: String,
     /// Version that a device reports when it runs the firmware. 1 to 256 characters, without white
-    /// space, control or format characters.
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s\p{Z}\p{Cc}\p{Cf}]+$"))]
+    /// space and invisible characters.
+    #[schemars(length(min = 1, max = 256), regex(pattern = VISIBLE_TEXT))]
     pub version: String,
     /// Resolution and signature verification of the firmware before the first device is flashed.
     /// Firmware that fails them is not flashed. Default: the reference is passed to the flash Pods
@@ -91,10 +92,10 @@ pub struct FlashJobSpec {
     #[schemars(length(max = 253))]
     pub application_type: Option<String>,
     /// Address of the device, `host:port`; overrides the address that Akri reports. Allowed only
-    /// if `uuid` has exactly one entry. At most 512 characters, without white space, control or
-    /// format characters. Default: the address that Akri reports.
+    /// if `uuid` has exactly one entry. At most 512 characters, without white space and
+    /// invisible characters. Default: the address that Akri reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = r"^[^\s\p{Z}\p{Cc}\p{Cf}]*$"))]
+    #[schemars(length(max = 512), regex(pattern = VISIBLE_OR_EMPTY_TEXT))]
     pub host_endpoint: Option<String>,
     /// IP address to request from the load balancer. No other address is used, so devices are
     /// flashed one at a time. Default: any address.
@@ -212,8 +213,8 @@ pub struct GroupBudget {
     /// Criterion by which devices are grouped: `Node`, for the node that sees the device, or the
     /// name of a property that Akri reports, such as `GATEWAY`. Devices with the same value form a
     /// group; devices without the property are not limited. 1 to 253 characters, without white
-    /// space, control or format characters.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\s\p{Z}\p{Cc}\p{Cf}]+$"))]
+    /// space and invisible characters.
+    #[schemars(length(min = 1, max = 253), regex(pattern = VISIBLE_TEXT))]
     pub by: String,
     /// Maximum number of devices in flight in one group, across all FlashJobs, 1 to 4096.
     #[schemars(range(min = 1, max = 4096))]

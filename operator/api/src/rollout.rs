@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::flashjob::{disruption_schema, exposure_schema, settings_schema};
+use crate::visible::VISIBLE_TEXT;
 use crate::{
     Disruption, Exposure, FirmwarePolicy, FlashRolloutStatus, GroupBudget, PodOverrides,
     VerifySpec,
@@ -57,14 +58,12 @@ use crate::{
 )]
 pub struct FlashRolloutSpec {
     /// Firmware to flash, passed to the device plugin; usually an OCI reference. 1 to 1024
-    /// characters, without white space, control or format characters. Changing it starts a new
-    /// run.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\s\p{Z}\p{Cc}\p{Cf}]+$"))]
+    /// characters, without white space and invisible characters. Changing it starts a new run.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = VISIBLE_TEXT))]
     pub firmware: String,
     /// Version that a device reports when it runs the firmware; never derived from a tag. 1 to 256
-    /// characters, without white space, control or format characters. Changing it starts a new
-    /// run.
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s\p{Z}\p{Cc}\p{Cf}]+$"))]
+    /// characters, without white space and invisible characters. Changing it starts a new run.
+    #[schemars(length(min = 1, max = 256), regex(pattern = VISIBLE_TEXT))]
     pub version: String,
     /// Resolution and signature verification of the firmware before the first device is flashed.
     /// Firmware that fails them is not flashed. Default: the reference is resolved to a digest,

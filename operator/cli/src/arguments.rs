@@ -4,7 +4,10 @@ use std::ffi::OsString;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{
+    Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
 
 use crate::check::Check;
 use crate::completion::Completion;
@@ -22,15 +25,8 @@ pub struct Arguments {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// Form of the output.
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        default_value_t = Output::Table,
-        help_heading = "Output"
-    )]
+    /// Form of the output, which is read from all commands of the line.
+    #[arg(skip)]
     pub output: Output,
 }
 
@@ -97,13 +93,19 @@ const FORMS: [(&str, &[Output]); 14] = {
 /// Returns the definition of the command line, with the output formats of each command.
 #[must_use]
 pub fn command() -> clap::Command {
-    let mut command = taking_dashes(Arguments::command());
+    let mut command = taking_dashes(Arguments::command()).arg(output(Output::value_variants()));
     for (name, forms) in FORMS {
         if command.find_subcommand(name).is_some() {
-            command = command.mut_subcommand(name, |command| command.arg(output(forms)));
+            command = command.mut_subcommand(name, |command| with_output(command, forms));
         }
     }
     command
+}
+
+/// Adds the option `-o` to a command and to those below it. Of a global option of clap, only the
+/// value behind the last command would remain, and a contradiction would go unnoticed.
+fn with_output(command: clap::Command, forms: &[Output]) -> clap::Command {
+    command.arg(output(forms)).mut_subcommands(|below| with_output(below, forms))
 }
 
 /// Lets times and numbers begin with a dash: the parser of the value gives a better error for `-1`
@@ -130,7 +132,7 @@ fn output(forms: &[Output]) -> Arg {
     Arg::new(OUTPUT)
         .short('o')
         .long(OUTPUT)
-        .global(true)
+        .action(ArgAction::Append)
         .value_parser(parser)
         .default_value("table")
         .help("Form of the output")
@@ -150,11 +152,13 @@ fn parse<W: Into<OsString> + Clone>(
 ) -> Result<Arguments, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(words)?;
-    let arguments = Arguments::from_arg_matches(&matches)?;
+    let mut arguments = Arguments::from_arg_matches(&matches)?;
+    arguments.output = output_of(&matches)
+        .map_err(|message| command.error(ErrorKind::ArgumentConflict, message))?;
     let name = matches.subcommand_name().unwrap_or_default();
     let forms = FORMS.iter().find(|(command, _)| *command == name).map(|(_, forms)| *forms);
     match forms {
-        // clap compares an option before the command with the formats of all commands.
+        // Before the command, the option takes the formats of all commands.
         Some(forms) if !forms.contains(&arguments.output) => {
             let message = format!(
                 "kubectl flashjob {name} has no output format '{}'; give -o one of: {}",
@@ -164,6 +168,31 @@ fn parse<W: Into<OsString> + Clone>(
             Err(command.error(ErrorKind::InvalidValue, message))
         }
         _ => Ok(arguments),
+    }
+}
+
+/// Returns the output format of a command line, which may name it before and after the command.
+///
+/// # Errors
+/// It names two: a script that adds `-o` to the words of a person would otherwise get another
+/// format than it parses.
+fn output_of(matches: &ArgMatches) -> Result<Output, String> {
+    let mut given = Vec::new();
+    let mut level = Some(matches);
+    while let Some(matches) = level {
+        if matches.value_source(OUTPUT) == Some(ValueSource::CommandLine) {
+            given.extend(matches.get_many::<Output>(OUTPUT).into_iter().flatten().copied());
+        }
+        level = matches.subcommand().map(|(_, below)| below);
+    }
+    let first = given.first().copied().unwrap_or_default();
+    match given.into_iter().find(|other| *other != first) {
+        None => Ok(first),
+        Some(other) => Err(format!(
+            "-o is given twice, as {} and as {}; give one of them",
+            names(&[first]),
+            names(&[other])
+        )),
     }
 }
 
@@ -198,12 +227,34 @@ mod tests {
         for command in Arguments::command().get_subcommands() {
             assert!(FORMS.iter().any(|(name, _)| *name == command.get_name()), "{command}");
         }
-        let parse = |words: &[&str]| command().try_get_matches_from(words);
-        let matches = parse(&["kubectl-flashjob", "report", "a", "-o", "junit"]);
-        let output = matches.ok().and_then(|matches| matches.get_one::<Output>(OUTPUT).copied());
-        assert_eq!(output, Some(Output::Junit));
-        assert!(parse(&["kubectl-flashjob", "status", "a", "-o", "junit"]).is_err());
-        assert!(parse(&["kubectl-flashjob", "plugin", "inspect", "a", "-o", "name"]).is_err());
+        let parse = |line: &str| parse(line.split(' ')).map(|arguments| arguments.output);
+        assert_eq!(parse("kubectl-flashjob report a -o junit").ok(), Some(Output::Junit));
+        assert!(parse("kubectl-flashjob status a -o junit").is_err());
+        assert!(parse("kubectl-flashjob plugin inspect a -o name").is_err());
+    }
+
+    #[test]
+    fn an_output_format_may_be_repeated_but_not_contradicted() {
+        let parse = |line: &str| parse(line.split(' ')).map(|arguments| arguments.output);
+        for line in [
+            "-o json status -o json",
+            "status a --output=json -ojson",
+            "-o json rollout -o json status a -o json",
+        ] {
+            let output = parse(&format!("kubectl-flashjob {line}")).ok();
+            assert_eq!(output, Some(Output::Json), "{line}");
+        }
+        for line in [
+            "-o json status -o yaml",
+            "status a -o json -o json -o yaml",
+            "-o json rollout status a -o yaml",
+            "rollout -o json status a -o yaml",
+        ] {
+            let refusal = parse(&format!("kubectl-flashjob {line}")).err();
+            let refusal = refusal.map(|error| error.to_string()).unwrap_or_default();
+            let expected = "-o is given twice, as json and as yaml; give one of them";
+            assert!(refusal.contains(expected), "{line}: {refusal}");
+        }
     }
 
     #[test]

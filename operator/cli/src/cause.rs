@@ -12,6 +12,15 @@ use crate::duration;
 /// contain it.
 pub static LIMIT: OnceLock<Duration> = OnceLock::new();
 
+/// Proxy through which requests are sent to the API server, without its password, for errors that
+/// do not contain it.
+pub static PROXY: OnceLock<String> = OnceLock::new();
+
+/// Returns the proxy as the end of "the API server does not answer"; empty if none is used.
+pub fn through_proxy() -> String {
+    PROXY.get().map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
+}
+
 /// Returns the root cause of an error in plain words.
 pub fn root(error: &(dyn Error + 'static)) -> String {
     let mut last = error;

@@ -17,6 +17,9 @@ use crate::failure::{Code, Failure};
 /// Time limit for connecting to the API server, unless `--request-timeout` is given.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
+/// Length limit of a label of RFC 1123, such as the name of a namespace.
+const LONGEST_LABEL: usize = 63;
+
 /// Reason of a failure: the user lacks the right.
 pub const ACCESS_DENIED: &str = "AccessDenied";
 /// Reason of a failure: the object does not exist.
@@ -175,13 +178,7 @@ impl ClusterOptions {
 /// # Errors
 /// The text is not a valid name.
 pub fn namespace(text: &str) -> Result<String, String> {
-    // A label of RFC 1123: Kubernetes demands it of the name of a namespace.
-    let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let (first, last) = (text.as_bytes().first(), text.as_bytes().last());
-    let good = text.len() <= 63
-        && first.is_some_and(is_inner)
-        && last.is_some_and(is_inner)
-        && text.bytes().all(|byte| is_inner(&byte) || byte == b'-');
+    let good = text.len() <= LONGEST_LABEL && is_label(text);
     let expected = || {
         format!(
             "{text:?} is not a valid namespace; expected up to 63 lower-case letters, digits and \
@@ -190,6 +187,16 @@ pub fn namespace(text: &str) -> Result<String, String> {
         )
     };
     good.then(|| text.to_owned()).ok_or_else(expected)
+}
+
+/// Returns true for the characters of a label of RFC 1123, which Kubernetes demands of the name of
+/// a namespace, and of each part between dots of the names of most objects.
+pub fn is_label(text: &str) -> bool {
+    let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let (first, last) = (text.as_bytes().first(), text.as_bytes().last());
+    first.is_some_and(is_inner)
+        && last.is_some_and(is_inner)
+        && text.bytes().all(|byte| is_inner(&byte) || byte == b'-')
 }
 
 fn client(config: Config) -> Result<Client, Failure> {
@@ -215,16 +222,7 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
         ));
     }
     let kube::Error::Api(status) = error else {
-        return Failure::new(
-            Code::Unavailable,
-            "ClusterUnreachable",
-            format!(
-                "cannot {what}: the API server does not answer: {}; check that the kubeconfig \
-                 names the right cluster and that it is reachable, or allow more time with \
-                 --request-timeout",
-                root(error)
-            ),
-        );
+        return Failure::new(Code::Unavailable, "ClusterUnreachable", unanswered(what, error));
     };
     let words = &status.message;
     match status.code {
@@ -258,6 +256,24 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
         404 => Failure::new(Code::Unavailable, NOT_FOUND, format!("cannot {what}: {words}")),
         _ => Failure::new(Code::Other, "RequestRefused", format!("cannot {what}: {words}")),
     }
+}
+
+/// Returns the message about a request that got no answer. The cause may be one of the proxy.
+fn unanswered(what: &str, error: &kube::Error) -> String {
+    let through = cause::through_proxy();
+    let right_proxy = match through.is_empty() {
+        true => "",
+        false => {
+            "that this is the right proxy (proxy-url of the kubeconfig, else HTTPS_PROXY and \
+             NO_PROXY), "
+        }
+    };
+    format!(
+        "cannot {what}: the API server does not answer{through}: {}; check {right_proxy}that the \
+         kubeconfig names the right cluster and that it is reachable, or allow more time with \
+         --request-timeout",
+        root(error)
+    )
 }
 
 #[cfg(test)]

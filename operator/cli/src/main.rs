@@ -9,8 +9,8 @@
 //! - [`source`] fetches a component from a file or a registry, with [`docker_config`]'s
 //!   credentials and the required trust.
 //! - A command returns a [`report::Report`] to show, or a [`failure::Failure`] with its exit code;
-//!   [`output`] has the output formats, and [`cause`] words the causes of errors. [`interruption`]
-//!   ends a command at a signal.
+//!   [`output`] has the output formats, [`text`] makes text by others fit for a terminal, and
+//!   [`cause`] words the causes of errors. [`interruption`] ends a command at a signal.
 
 /// Writes a line to standard error. Unlike `eprintln!`, it does not panic if nobody reads it.
 macro_rules! tell {
@@ -38,6 +38,7 @@ mod output;
 mod plugin;
 mod report;
 mod source;
+mod text;
 mod written;
 
 use std::io::{IsTerminal, stderr};

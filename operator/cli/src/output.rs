@@ -3,9 +3,10 @@
 use clap::ValueEnum;
 
 /// Forms of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people.
+    #[default]
     #[value(alias = "text")]
     Table,
     /// For people, with more columns.

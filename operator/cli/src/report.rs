@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cause::root;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
+use crate::text::without_control_characters;
 
 /// Result of a command.
 #[derive(Debug)]
@@ -143,12 +144,25 @@ impl std::fmt::Display for Rows {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let width = self.0.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 2;
         for (name, value) in &self.0 {
-            let mut lines = value.lines();
+            // Devices and plugins are quoted here.
+            let mut lines = value.lines().map(without_control_characters);
             writeln!(formatter, "{name:width$}{}", lines.next().unwrap_or_default())?;
             for line in lines {
                 writeln!(formatter, "{:width$}{line}", "")?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_keeps_its_lines_and_does_not_move_the_cursor() {
+        let mut rows = Rows::default();
+        rows.row("name", "a\u{1b}[2J\u{7}b").row("settings", "{\n\t\"a\": 1}");
+        assert_eq!(rows.to_string(), "name      a [2J b\nsettings  {\n           \"a\": 1}\n");
     }
 }

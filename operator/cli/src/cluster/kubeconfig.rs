@@ -9,11 +9,7 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::proxy;
-use crate::cause::{root, without_number};
-
-/// Fault of a `proxy-url`, whose value may contain a password and is not repeated.
-const INVALID_PROXY: &str = "proxy-url of the kubeconfig does not name a valid proxy; set it to \
-                             http://host:port or https://host:port";
+use crate::cause::{self, root, without_number};
 
 /// Returns the configuration of the default kubeconfig, or else the Pod's.
 ///
@@ -71,9 +67,15 @@ fn configuration(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> Result<
             format!("certificate-authority of the kubeconfig is not a certificate in PEM: {error}")
         }
     })?;
-    let proxy = proxy.map(|proxy| proxy::parse(&proxy).ok_or(INVALID_PROXY));
+    let proxy = proxy.map(|proxy| proxy::parse(&proxy).ok_or_else(invalid_proxy));
     config.proxy_url = proxy.transpose()?;
     Ok(config)
+}
+
+/// Returns the fault of a `proxy-url`, whose value may contain a password and is not repeated.
+fn invalid_proxy() -> String {
+    let expected = proxy::EXPECTED;
+    format!("proxy-url of the kubeconfig does not name a valid proxy; set it to {expected}")
 }
 
 /// Returns the configuration with the proxy of the environment, unless it has one.
@@ -81,6 +83,10 @@ fn with_proxy(mut config: Config) -> Result<Config, String> {
     if config.proxy_url.is_none() {
         let variable = |name: &str| std::env::var(name).ok();
         config.proxy_url = proxy::of_environment(&config.cluster_url, variable)?;
+    }
+    if let Some(proxy) = &config.proxy_url {
+        // A process connects to one cluster, so the proxy is set at most once.
+        let _ = cause::PROXY.set(proxy::without_credentials(proxy));
     }
     Ok(config)
 }
@@ -169,7 +175,7 @@ mod tests {
         for url in ["socks5://u:secret-word@10.9.9.9:1080", "http://u:secret-word@exa mple:80"] {
             let fields = format!(r#", "proxy-url": "{url}""#);
             let config = configuration(kubeconfig(&fields), &KubeConfigOptions::default());
-            assert_eq!(config.expect_err("refused"), INVALID_PROXY);
+            assert_eq!(config.expect_err("refused"), invalid_proxy());
         }
     }
 

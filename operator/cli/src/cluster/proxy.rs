@@ -1,12 +1,19 @@
 //! Proxy to the API server, from environment variables. Without I/O.
 //!
 //! Which servers need no proxy is decided as in kubectl, except that in `NO_PROXY` blanks separate
-//! entries too, and `.example.com` includes example.com itself, as in curl and in the operator.
+//! entries too.
 
 use std::net::IpAddr;
 
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
+
+/// Forms of the URL of a proxy, for messages.
+pub const EXPECTED: &str =
+    "http://host:port, https://host:port, or socks5://host:port without user name and password";
+
+/// Port of a SOCKS5 proxy whose URL has none (RFC 1928, section 3).
+const SOCKS_PORT: u16 = 1080;
 
 /// Returns the proxy that the environment names for an API server; none if it needs none.
 ///
@@ -33,8 +40,8 @@ pub fn of_environment(
     }
     parse(&url).map(Some).ok_or_else(|| {
         format!(
-            "{name} in the environment does not name a valid proxy; set it to http://host:port or \
-             https://host:port, or add the host of the API server to NO_PROXY"
+            "{name} in the environment does not name a valid proxy; set it to {EXPECTED}, or add \
+             the host of the API server to NO_PROXY"
         )
     })
 }
@@ -44,9 +51,24 @@ pub fn parse(text: &str) -> Option<Uri> {
     let text = text.trim();
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let url: Uri = whole.parse().ok()?;
-    let is_supported = matches!(url.scheme_str(), Some("http" | "https"));
-    let has_host = url.host().is_some_and(|host| !host.is_empty());
-    (is_supported && has_host).then_some(url)
+    let host = url.host().filter(|host| !host.is_empty())?;
+    match url.scheme_str()? {
+        // kube's client sends a SOCKS5 proxy neither a user name nor a password, and takes it to
+        // be at port 80 if the URL has no port. The proxy resolves names with either scheme.
+        "socks5" | "socks5h" if !whole.contains('@') => {
+            let port = url.port_u16().unwrap_or(SOCKS_PORT);
+            format!("socks5://{host}:{port}").parse().ok()
+        }
+        "http" | "https" => Some(url),
+        _ => None,
+    }
+}
+
+/// Returns the URL of a proxy without user name and password, for messages.
+pub fn without_credentials(proxy: &Uri) -> String {
+    let scheme = proxy.scheme_str().unwrap_or("http");
+    let port = proxy.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{scheme}://{}{port}", proxy.host().unwrap_or_default())
 }
 
 /// Returns true if the server is on this machine, or `NO_PROXY` lists it.
@@ -57,13 +79,14 @@ fn needs_no_proxy(server: &Uri, exempt: &str) -> bool {
         return true;
     }
     let default_port = if server.scheme_str() == Some("http") { 80 } else { 443 };
-    let hosts = hosts(exempt, server.port_u16().unwrap_or(default_port));
+    let hosts = hosts(exempt, host, server.port_u16().unwrap_or(default_port));
     // This proxy only stands for some proxy: the matcher would remove the password of a real one.
     Matcher::builder().all("http://proxy").no(hosts).build().intercept(server).is_none()
 }
 
-/// Returns the hosts of `NO_PROXY` that are exempt at a port, in the form that the matcher reads.
-fn hosts(exempt: &str, port: u16) -> String {
+/// Returns the hosts of `NO_PROXY` that are exempt at the server's port, in the form that the
+/// matcher reads.
+fn hosts(exempt: &str, server: &str, port: u16) -> String {
     let entries = exempt.split(|letter: char| letter == ',' || letter.is_whitespace());
     let hosts = entries.filter_map(|entry| {
         if entry == "*" {
@@ -80,7 +103,12 @@ fn hosts(exempt: &str, port: u16) -> String {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         // `*.example.com` and `.example.com` are two spellings of the same hosts.
         let domain = host.strip_prefix('*').filter(|domain| domain.starts_with('.'));
-        Some(domain.unwrap_or(host))
+        let host = domain.unwrap_or(host);
+        // In Go, `.example.com` stands for the hosts below example.com; in the matcher, and in
+        // curl, for example.com too.
+        let is_itself =
+            host.strip_prefix('.').is_some_and(|domain| domain.eq_ignore_ascii_case(server));
+        (!is_itself).then_some(host)
     });
     hosts.filter(|host| !host.is_empty()).collect::<Vec<_>>().join(",")
 }
@@ -119,6 +147,7 @@ mod tests {
             ("https://api.fleet.example", "fleet.example"),
             ("https://api.fleet.example", ".fleet.example"),
             ("https://api.fleet.example", "*.fleet.example"),
+            ("https://fleet.example", ".fleet.example,Fleet.example"),
             ("https://[fd00::7]:6443", "fd00::7"),
             ("https://[fd00::7]:6443", "[fd00::7]:6443"),
             ("https://[fd00::7]:6443", "fd00::/8"),
@@ -132,6 +161,8 @@ mod tests {
             ("https://192.168.3.4:6443", "10.0.0.0/8"),
             ("https://192.168.3.4:6443", "192.168.3.4:443"),
             ("https://api.fleet.example", "et.example"),
+            ("https://fleet.example", ".fleet.example"),
+            ("https://fleet.example", "*.Fleet.example:443"),
             ("https://[fd00::7]:6443", "fd00::8"),
         ] {
             assert!(is_proxied(server, exempt), "{server} {exempt:?}");
@@ -157,6 +188,21 @@ mod tests {
         assert_eq!(named("https://10.1.2.3:6443", &[("ALL_PROXY", PROXY)]), None);
         let without_scheme = [("HTTPS_PROXY", " proxy.example:3128\n")];
         assert_eq!(named("https://10.1.2.3:6443", &without_scheme), expected);
+    }
+
+    #[test]
+    fn a_proxy_is_named_without_its_password_and_one_of_socks5_has_none() {
+        for (url, expected) in [
+            ("http://u:secret-word@proxy.example:3128/", Some("http://proxy.example:3128")),
+            ("https://u@[fd00::7]", Some("https://[fd00::7]")),
+            ("socks5://proxy.example:9050", Some("socks5://proxy.example:9050")),
+            ("socks5h://[fd00::7]", Some("socks5://[fd00::7]:1080")),
+            ("socks5://u:secret-word@proxy.example:1080", None),
+            ("socks4://proxy.example:1080", None),
+        ] {
+            let named = parse(url).map(|proxy| without_credentials(&proxy));
+            assert_eq!(named.as_deref(), expected, "{url}");
+        }
     }
 
     #[test]

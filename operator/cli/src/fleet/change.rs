@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, Patch, Preconditions};
 use serde_json::json;
 
 use super::parameters::Change;
-use super::workload::{Workload, full_name, resource};
+use super::workload::{Workload, changeable, full_name, resource};
 use super::{prompt, watch};
 use crate::cluster::{Place, Scope};
 use crate::duration;
@@ -67,16 +67,17 @@ pub async fn resume<K: Workload>(command: &Resume) -> Result<Report, Failure> {
 
 async fn suspend<K: Workload>(which: &Which, suspend: bool) -> Result<Report, Failure> {
     let place = which.scope.place().await?;
-    let done = if suspend { "paused" } else { "resumed" };
+    let (verb, done) = if suspend { ("pause", "paused") } else { ("resume", "resumed") };
     let (mut lines, mut objects) = (Vec::new(), Vec::new());
-    for before in which.read::<K>(&place).await? {
+    for before in which.read_changeable::<K>(&place, verb).await? {
         if before.is_suspended() == suspend {
             lines.push(format!("{} {}", resource(&before), before.unchanged()));
             objects.push(before);
             continue;
         }
         let object: K = set_suspend(&place, &before.name_any(), suspend).await?;
-        lines.push(format!("{} {done}{}", resource(&object), consequence(&before, suspend)));
+        // The operator has not observed the change yet, so the object before it decides.
+        lines.push(format!("{} {done}{}", resource(&object), before.consequence(suspend)));
         objects.push(object);
     }
     Ok(changed(&objects, &lines, done))
@@ -102,14 +103,19 @@ impl Which {
         }
         Ok(objects)
     }
-}
 
-/// Returns the effect of the change on an object that is not at work, as the end of a sentence.
-/// The operator has not observed the change yet, so the object before the change decides.
-fn consequence<K: Workload>(before: &K, suspend: bool) -> String {
-    match before.meta().deletion_timestamp {
-        Some(_) => "; it is still being deleted".to_owned(),
-        None => before.consequence(suspend),
+    /// Reads all named objects, so that nothing is changed if one of them cannot be.
+    ///
+    /// # Errors
+    /// An object is missing, cannot be read, or is being deleted.
+    pub async fn read_changeable<K: Workload>(
+        &self,
+        place: &Place,
+        verb: &str,
+    ) -> Result<Vec<K>, Failure> {
+        let objects = self.read::<K>(place).await?;
+        objects.iter().try_for_each(|object| changeable(verb, object))?;
+        Ok(objects)
     }
 }
 
@@ -222,9 +228,12 @@ async fn delete(place: &Place, job: &FlashJob) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use flashjob_api::{Counts, FlashJobSpec, FlashJobStatus, Phase};
     use http::{Method, StatusCode};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::Value;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
@@ -243,16 +252,67 @@ mod tests {
         job
     }
 
+    /// Returns the answer to a list that has one FlashJob.
+    fn list(job: &FlashJob) -> (StatusCode, Value) {
+        let list = json!({
+            "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJobList",
+            "metadata": {"resourceVersion": "7"}, "items": [job],
+        });
+        (StatusCode::OK, list)
+    }
+
     #[test]
     fn a_pause_says_what_becomes_of_a_job_that_is_not_at_work() {
-        assert_eq!(consequence(&job(Phase::InProgress, 1), true), "");
+        assert_eq!(job(Phase::InProgress, 1).consequence(true), "");
         let mut over = job(Phase::Completed, 0);
-        assert!(consequence(&over, true).contains("all its devices have results"));
-        assert_eq!(consequence(&over, false), "");
+        assert!(over.consequence(true).contains("all its devices have results"));
+        assert_eq!(over.consequence(false), "");
         over.metadata.generation = Some(2);
-        assert_eq!(consequence(&over, true), "");
-        over.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
-        assert!(consequence(&over, true).contains("being deleted"));
+        assert_eq!(over.consequence(true), "");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_changed_if_one_of_the_jobs_is_being_deleted() {
+        let mut deleted = job(Phase::InProgress, 1);
+        deleted.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        let there = job(Phase::InProgress, 1);
+        let place = fake_api::place(move |_, path, _| match path.ends_with("/hall-3") {
+            true => Some((StatusCode::OK, json!(there))),
+            false => Some((StatusCode::OK, json!(deleted))),
+        });
+        let read = |names: &'static [&'static str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let which = Which { names, scope: Scope::default() };
+            let place = place.clone();
+            async move { which.read_changeable::<FlashJob>(&place, "pause").await }
+        };
+        assert_eq!(read(&["hall-3"]).await.map(|jobs| jobs.len()).ok(), Some(1));
+        let refusal = read(&["hall-3", "hall-4"]).await.expect_err("one is being deleted");
+        assert_eq!((refusal.code, refusal.reason), (Code::Unavailable, watch::DELETED));
+        let expected = "cannot pause FlashJob fleet/hall-3: it is being deleted; kubectl flashjob \
+                        status hall-3 -n fleet -w follows that, and once it is gone another \
+                        FlashJob can flash its devices";
+        assert_eq!(refusal.message, expected);
+    }
+
+    #[tokio::test]
+    async fn a_deletion_that_lasts_too_long_repeats_what_it_waits_for() {
+        let mut ours = job(Phase::InProgress, 1);
+        ours.metadata.uid = Some("ours".to_owned());
+        ours.metadata.resource_version = Some("7".to_owned());
+        let status = ours.status.as_mut().expect("a status");
+        status.message = Some("being deleted; Pod fj-1 may run until 12:00".to_owned());
+        let is_listed = AtomicBool::new(false);
+        // A watch begins with a list; here it gets no further answer.
+        let place = fake_api::place(move |_, _, _| {
+            (!is_listed.swap(true, Ordering::Relaxed)).then(|| list(&ours))
+        });
+        let limit = Some(Duration::from_secs(1));
+        let late = watch::wait_until_deleted(&place, "hall-3", Some("ours"), limit).await;
+        let late = late.expect_err("it still exists");
+        assert_eq!(late.code, Code::TimedOut);
+        let expected = "; its status says: being deleted; Pod fj-1 may run until 12:00";
+        assert!(late.message.ends_with(expected), "{}", late.message);
     }
 
     #[test]
@@ -286,13 +346,7 @@ mod tests {
                 fake_api::rejection(StatusCode::CONFLICT, "Conflict", "hall-3")
             }
             // A watch begins with a list.
-            _ => Some((
-                StatusCode::OK,
-                json!({
-                    "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJobList",
-                    "metadata": {"resourceVersion": "7"}, "items": [newer],
-                }),
-            )),
+            _ => Some(list(&newer)),
         });
         delete(&place, &ours).await.expect("it is gone");
         assert_eq!(deletions.recv().await, Some(json!("ours")));

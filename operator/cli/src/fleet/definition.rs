@@ -1,5 +1,5 @@
 //! Rules of a CustomResourceDefinition for single fields: patterns, lengths, ranges, and numbers of
-//! entries. Pure.
+//! entries; and those for the version and the metadata of an object. Pure.
 //!
 //! The API server checks them before it stores an object, and a preview of a file when there is no
 //! API server. Types and unknown fields are errors of [`super::manifest`].
@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use kube::CustomResourceExt;
+use kube::{CustomResourceExt, Resource};
 use regex::Regex;
 use serde_json::Value;
+
+use crate::cluster;
 
 /// Patterns that are compiled already; None for one that only the API server can read. The uids of
 /// a FlashJob are up to 4096 texts with the same pattern.
@@ -19,6 +21,42 @@ type Patterns<'a> = HashMap<&'a str, Option<Regex>>;
 
 /// Path of a field, and the rule that it breaks.
 type Fault = (String, String);
+
+/// Length limit for the name of a FlashJob or FlashRollout, which is the value of a label.
+const LONGEST_NAME: usize = 63;
+
+/// Returns the fault of an object's `apiVersion`; None if it is that of the kind.
+pub fn version_fault<K: Resource<DynamicType = ()>>(object: &Value) -> Option<String> {
+    let expected = K::api_version(&());
+    match object["apiVersion"].as_str() {
+        Some(version) if version == expected => None,
+        Some(version) => Some(format!("apiVersion: it is {version:?}; write {expected}")),
+        None => Some(format!("apiVersion: the field is missing; write {expected}")),
+    }
+}
+
+/// Returns the first fault of an object's name or namespace; None if it has none.
+pub fn metadata_fault(object: &Value) -> Option<String> {
+    let text = |field: &str| object["metadata"][field].as_str().filter(|text| !text.is_empty());
+    if let Some(Err(fault)) = text("namespace").map(cluster::namespace) {
+        return Some(format!("metadata.namespace: {fault}"));
+    }
+    let (field, name) = match (text("name"), text("generateName")) {
+        (Some(name), _) => ("name", name),
+        // The API server appends five letters and digits.
+        (None, Some(stem)) => ("generateName", stem.trim_end_matches(['-', '.'])),
+        (None, None) => {
+            return Some("metadata.name: the field is missing; give a name such as hall-3".into());
+        }
+    };
+    let is_valid = name.len() <= LONGEST_NAME && name.split('.').all(cluster::is_label);
+    (!is_valid).then(|| {
+        format!(
+            "metadata.{field}: {name:?} is not a valid name; expected up to {LONGEST_NAME} \
+             lower-case letters, digits, dashes and dots, such as hall-3"
+        )
+    })
+}
 
 /// Returns the first fault of an object's `spec` in the words of the API server; None if it has
 /// none.
@@ -187,6 +225,40 @@ mod tests {
         assert_eq!(fault::<FlashRollout>(&sample), None);
         for field in ["hostEndpoint", "parallelism", "settings", "podOverrides"] {
             assert_eq!(of_job(field, Value::Null), "");
+        }
+    }
+
+    #[test]
+    fn the_version_and_the_name_of_an_object_are_those_that_the_api_server_accepts() {
+        let version = |version: Value| version_fault::<FlashJob>(&json!({"apiVersion": version}));
+        assert_eq!(version(json!("application.flashjob.nbfc.io/v1alpha1")), None);
+        let expected = "apiVersion: it is \"v1\"; write application.flashjob.nbfc.io/v1alpha1";
+        assert_eq!(version(json!("v1")).as_deref(), Some(expected));
+        let missing = version(Value::Null).unwrap_or_default();
+        assert!(missing.starts_with("apiVersion: the field is missing; write app"), "{missing}");
+        let of = |metadata: Value| metadata_fault(&json!({"metadata": metadata}));
+        for metadata in [
+            json!({"name": "hall-3"}),
+            json!({"name": "hall.3", "namespace": "fleet"}),
+            json!({"generateName": "hall-"}),
+            json!({"name": "x".repeat(63), "namespace": null}),
+        ] {
+            assert_eq!(of(metadata.clone()), None, "{metadata}");
+        }
+        for (metadata, expected) in [
+            (json!({}), "metadata.name: the field is missing; give a name"),
+            (json!({"name": ""}), "metadata.name: the field is missing; give a name"),
+            (json!({"name": "Hall_3"}), "metadata.name: \"Hall_3\" is not a valid name; expected"),
+            (json!({"name": "hall..3"}), "metadata.name: \"hall..3\" is not a valid name"),
+            (json!({"name": "x".repeat(64)}), "metadata.name: \"xxxx"),
+            (json!({"generateName": "Hall-"}), "metadata.generateName: \"Hall\" is not a valid"),
+            (
+                json!({"name": "a", "namespace": "a/b"}),
+                "metadata.namespace: \"a/b\" is not a valid",
+            ),
+        ] {
+            let fault = of(metadata).unwrap_or_default();
+            assert!(fault.starts_with(expected), "{fault}");
         }
     }
 

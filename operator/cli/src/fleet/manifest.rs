@@ -1,11 +1,12 @@
 //! Objects of the cluster in files: YAML or JSON, documents and lists; and objects of the API
 //! server in the form for a file.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use flashjob_api::FlashJob;
-use kube::CustomResourceExt;
 use kube::api::ObjectMeta;
+use kube::{CustomResourceExt, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -29,27 +30,41 @@ pub fn of_kind(path: &Path, kind: &str) -> Result<Vec<Value>, Failure> {
 /// # Errors
 /// Same as [`of_kind`], or the file has no such object or several.
 pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
-    let mut objects = of_kind(path, kind)?;
+    let (mut objects, others): (Vec<Value>, Vec<Value>) =
+        objects(path)?.into_iter().partition(|object| object["kind"] == kind);
+    let file = path.display();
     match (objects.len(), objects.pop()) {
         (1, Some(object)) => Ok(object),
-        (count, _) => {
-            let message = format!("{} has {count} {kind}s; expected one", path.display());
-            Err(Failure::usage(message))
+        (0, _) => {
+            let kinds = others.iter().map(|object| object["kind"].as_str().unwrap_or("none"));
+            let kinds: BTreeSet<&str> = kinds.collect();
+            let kinds: Vec<&str> = kinds.into_iter().collect();
+            let found = match kinds.as_slice() {
+                [] => "it has no object".to_owned(),
+                kinds => format!("kind is {}", kinds.join(", ")),
+            };
+            Err(Failure::usage(format!("{file} has no {kind}: {found}; write kind: {kind}")))
         }
+        (count, _) => Err(Failure::usage(format!("{file} has {count} {kind}s; expected one"))),
     }
 }
 
 /// Decodes an object of a file as its kind.
 ///
 /// # Errors
-/// A field is missing, unknown, of another type, or breaks a rule of the definition.
+/// The version is another one, or a field is missing, unknown, of another type, or breaks a rule
+/// of the API server.
 pub fn decoded<K>(path: &Path, mut object: Value) -> Result<K, Failure>
 where
-    K: DeserializeOwned + CustomResourceExt,
+    K: DeserializeOwned + CustomResourceExt + Resource<DynamicType = ()>,
 {
-    let kind = object["kind"].as_str().unwrap_or("object").to_owned();
+    let kind = K::kind(&());
     let refused =
         |why| Failure::usage(format!("{}: the {kind} cannot be read: {why}", path.display()));
+    // Another version has other fields.
+    if let Some(fault) = definition::version_fault::<K>(&object) {
+        return Err(invalid::<K>(path, &fault));
+    }
     if let Some(fields) = object.as_object_mut() {
         // The type of a kind has neither.
         fields.remove("apiVersion");
@@ -59,14 +74,14 @@ where
         let explained = kind.to_lowercase();
         return Err(refused(format!("unknown field {field}; see kubectl explain {explained}")));
     }
-    let fault = definition::fault::<K>(&object);
+    let fault = definition::metadata_fault(&object).or_else(|| definition::fault::<K>(&object));
     let decoded: K = decode(object).map_err(refused)?;
-    match fault {
-        Some(fault) => {
-            Err(Failure::usage(format!("{}: the {kind} is not valid: {fault}", path.display())))
-        }
-        None => Ok(decoded),
-    }
+    fault.map_or(Ok(decoded), |fault| Err(invalid::<K>(path, &fault)))
+}
+
+/// Returns the failure for an object of a file that the API server or the operator would refuse.
+pub fn invalid<K: Resource<DynamicType = ()>>(path: &Path, fault: &str) -> Failure {
+    Failure::usage(format!("{}: the {} is not valid: {fault}", path.display(), K::kind(&())))
 }
 
 /// Path of the first field that a kind does not have. The API server refuses it too where
@@ -149,6 +164,41 @@ mod tests {
         let message = read.map_err(|failure| failure.message).expect_err("refused");
         let expected = "a.yaml: the FlashJob is not valid: spec.uuid[0]: Invalid value: \"ABC\":";
         assert!(message.starts_with(expected), "{message}");
+    }
+
+    #[test]
+    fn what_is_no_flashjob_of_this_version_is_told_with_what_to_write() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("job.yaml");
+        let refusal = |text: &str| {
+            std::fs::write(&file, text).expect("a file");
+            let read =
+                one(&file, "FlashJob").and_then(|object| decoded::<FlashJob>(&file, object));
+            let message = read.map_err(|failure| failure.message).expect_err(text);
+            message.replace(&file.display().to_string(), "job.yaml")
+        };
+        let spec = "spec: {uuid: [a], firmware: 'r.io/f:1', version: '1'}";
+        let version = "application.flashjob.nbfc.io/v1alpha1";
+        let named_so =
+            format!("kind: FlashJob\napiVersion: {version}\nmetadata: {{name: A}}\n{spec}");
+        for (text, expected) in [
+            ("", "job.yaml has no FlashJob: it has no object; write kind: FlashJob"),
+            (
+                "kind: Flashjob\n---\nmetadata: {}\n",
+                "job.yaml has no FlashJob: kind is Flashjob, none; write kind: FlashJob",
+            ),
+            (
+                "kind: FlashJob\napiVersion: v1\nmetadata: {name: a}\nunknown: 1",
+                "job.yaml: the FlashJob is not valid: apiVersion: it is \"v1\"; write application",
+            ),
+            (
+                named_so.as_str(),
+                "job.yaml: the FlashJob is not valid: metadata.name: \"A\" is not a valid name;",
+            ),
+        ] {
+            let message = refusal(text);
+            assert!(message.starts_with(expected), "{message}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `report`: the result of each device of a FlashJob.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use clap::Args;
 use flashjob_api::{DeviceState, DeviceStatus, FlashJob, FlashJobStatus};
@@ -12,12 +12,13 @@ use serde_json::json;
 
 use super::inventory;
 use super::run::results_of_run;
-use super::table::{table, without_control_characters};
+use super::table::table;
 use super::workload::Workload;
 use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
 use crate::report::Report;
+use crate::text::without_control_characters;
 
 /// Results of a FlashJob.
 #[derive(Debug, Args)]
@@ -49,6 +50,8 @@ struct Row {
     unverified: bool,
     /// Version that an unverified device reported; none if it reported none.
     reported: Option<String>,
+    /// True for a device that was removed from `spec.uuid` while its attempt was in progress.
+    removed: bool,
 }
 
 pub async fn run(command: &Results) -> Result<Report, Failure> {
@@ -99,6 +102,7 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
         "message",
         "unverified",
         "reported",
+        "removed",
     ];
     let csv = csv(&headings, rows.iter().map(|row| row.cells().to_vec()))?;
     let junit = junit(&job, &rows)?;
@@ -114,6 +118,7 @@ impl Row {
     /// Returns the result for people.
     fn shown_result(&self) -> String {
         match &self.reported {
+            _ if self.removed => format!("{}, removed from spec.uuid", self.result),
             Some(version) => format!(
                 "{}, unverified: reports {}",
                 self.result,
@@ -124,7 +129,7 @@ impl Row {
         }
     }
 
-    fn cells(&self) -> [String; 11] {
+    fn cells(&self) -> [String; 12] {
         let text = |text: &Option<String>| {
             text.as_deref().map(without_control_characters).unwrap_or_default()
         };
@@ -142,6 +147,7 @@ impl Row {
             text(&self.message),
             self.unverified.to_string(),
             text(&self.reported),
+            self.removed.to_string(),
         ]
     }
 }
@@ -159,9 +165,11 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
         .into_iter()
         .flat_map(|(result, uids)| uids.iter().map(move |uid| (uid.as_str(), result)))
         .collect();
-    let unfinished_uids = job.spec.uuid.iter().filter(|uid| !results.contains_key(uid.as_str()));
+    let removed = removed(job, &status);
+    let uids = || job.spec.uuid.iter().chain(removed.iter().copied());
+    let unfinished_uids = uids().filter(|uid| !results.contains_key(uid.as_str()));
     let waiting = shared_reason(&status, unfinished_uids.count());
-    let row = |uid: &String| {
+    let row = |(place, uid): (usize, &String)| {
         let record = records.get(uid.as_str()).copied();
         let details = status.results.get(uid);
         let result = results.get(uid.as_str()).copied();
@@ -184,9 +192,18 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
             seconds: details.map(|details| details.seconds),
             unverified: details.is_some_and(|details| details.unverified),
             reported: details.and_then(|details| details.reported.clone()),
+            removed: place >= job.spec.uuid.len(),
         }
     };
-    job.spec.uuid.iter().map(row).collect()
+    uids().enumerate().map(row).collect()
+}
+
+/// Returns the devices that were removed from the spec while their attempts were in progress. They
+/// get no result, but may still be flashed; the FlashJob is not over before they have ended.
+fn removed<'a>(job: &FlashJob, status: &'a FlashJobStatus) -> Vec<&'a String> {
+    let named: HashSet<&String> = job.spec.uuid.iter().collect();
+    let locked = status.devices.iter().filter(|record| record.is_locked());
+    locked.map(|record| &record.uid).filter(|uid| !named.contains(uid)).collect()
 }
 
 /// Returns the reason that all devices without a result share, of which there are `unfinished`.
@@ -255,7 +272,7 @@ fn junit(job: &FlashJob, rows: &[Row]) -> Result<String, Failure> {
             // at fault.
             "pending" | "active" | "verifying" => {
                 let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-                status.set_message(format!("no result yet: {}", row.result));
+                status.set_message(format!("no result yet: {}", row.shown_result()));
                 status
             }
             _ => {
@@ -326,11 +343,50 @@ mod tests {
         assert_eq!(
             cells,
             [
-                "a,akri-a,0.1.0,0.2.0,completed,,1,41,,true,0.1.0",
-                "b,,0.1.0,0.2.0,failed,PodFailed,3,42,=HYPERLINK(\"<x>\"),false,",
-                "c,,,0.2.0,pending,,,,,false,",
+                "a,akri-a,0.1.0,0.2.0,completed,,1,41,,true,0.1.0,false",
+                "b,,0.1.0,0.2.0,failed,PodFailed,3,42,=HYPERLINK(\"<x>\"),false,,false",
+                "c,,,0.2.0,pending,,,,,false,,false",
             ]
         );
+    }
+
+    #[test]
+    fn a_device_that_was_removed_is_reported_while_it_may_still_be_flashed() {
+        let mut job = job();
+        let record = |uid: &str, state: DeviceState| DeviceStatus {
+            uid: uid.to_owned(),
+            state,
+            attempt: 2,
+            reason: (state == DeviceState::Lost).then(|| "PodLost".to_owned()),
+            ..DeviceStatus::default()
+        };
+        let status = job.status.as_mut().expect("a status");
+        status.devices.extend([
+            record("lost", DeviceState::Lost),
+            record("verifying", DeviceState::Verifying),
+            // It never started.
+            record("pending", DeviceState::Pending),
+        ]);
+        status.waiting.insert("PodLost".to_owned(), 1);
+        let rows = rows(&job, &HashMap::new());
+        let shown: Vec<_> = rows
+            .iter()
+            .map(|row| (row.uid.as_str(), row.shown_result(), row.reason.as_deref()))
+            .skip(2)
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                // The reason is that of another device.
+                ("c", "pending".to_owned(), None),
+                ("lost", "active, removed from spec.uuid".to_owned(), Some("PodLost")),
+                ("verifying", "verifying, removed from spec.uuid".to_owned(), None),
+            ]
+        );
+        assert_eq!(rows[3].attempts, Some(2));
+        assert_eq!(rows[3].cells().last().map(String::as_str), Some("true"));
+        let xml = junit(&job, &rows).expect("XML");
+        assert!(xml.contains("no result yet: active, removed from spec.uuid"), "{xml}");
     }
 
     #[test]
@@ -402,7 +458,7 @@ mod tests {
     fn what_a_device_says_is_no_formula_and_no_markup() {
         let rows = rows(&job(), &HashMap::new());
         let cells = rows.iter().map(|row| row.cells().to_vec());
-        let text = csv(&["a"; 11], cells).expect("CSV");
+        let text = csv(&["a"; 12], cells).expect("CSV");
         assert!(text.contains("\"'=HYPERLINK(\"\"<x>\"\")\""), "{text}");
         let text = junit(&job(), &rows).expect("XML");
         assert!(text.contains("&lt;x&gt;") && text.contains("failures=\"1\""), "{text}");

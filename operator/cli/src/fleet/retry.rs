@@ -14,7 +14,7 @@ use super::manifest::applicable;
 use super::parameters::Change;
 use super::prompt;
 use super::run::results_of_run;
-use super::workload::{Workload, resource};
+use super::workload::{Workload, changeable, resource};
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
@@ -55,6 +55,7 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
     interruption.says("nothing was created");
     let place = command.scope.place().await?;
     let old = place.read::<FlashJob>(&command.name).await?;
+    changeable("retry", &old)?;
     let mut chosen = failed(&old, &command.reason)?;
     if !command.again {
         chosen.leave_out(&covered(&old, &newer(&place, &old).await?), &old)?;
@@ -182,7 +183,7 @@ fn covered_by(job: &FlashJob) -> HashSet<&String> {
     let status = results_of_run(job);
     let completed = status.into_iter().flat_map(|status| &status.completed_uuids);
     // A FlashJob that is over or being deleted gives no more results.
-    if job.is_over() || job.metadata.deletion_timestamp.is_some() {
+    if job.is_over() || job.is_in_deletion() {
         return completed.collect();
     }
     let without =

@@ -180,9 +180,11 @@ impl Status {
         let ending = K::ending(&place.namespace, name);
         interruption.says(format!("{named} continues; {ending}"));
         let on_change = |object: &K| {
-            interruption.says(match object.is_suspended() && !object.is_over() {
-                true => format!("{named} stays paused: {}, {ending}", resuming(object)),
-                false => format!("{named} continues; {ending}"),
+            let is_paused = object.is_suspended() && !object.is_over();
+            interruption.says(match (object.is_in_deletion(), is_paused) {
+                (true, _) => format!("the deletion of {named} continues"),
+                (false, true) => format!("{named} stays paused: {}, {ending}", resuming(object)),
+                (false, false) => format!("{named} continues; {ending}"),
             });
         };
         let is_for_people = output == Output::Table || output == Output::Wide;

@@ -4,6 +4,8 @@ use std::io::Write;
 
 use tabwriter::TabWriter;
 
+use crate::text::without_control_characters;
+
 /// Aligns rows below their headings. An empty cell is shown as `-`.
 pub fn table<const N: usize>(
     headings: [&str; N],
@@ -21,11 +23,6 @@ pub fn table<const N: usize>(
     let aligned = writer.into_inner().unwrap_or_default();
     let text = String::from_utf8_lossy(&aligned).into_owned();
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
-}
-
-/// Replaces control characters, which would move the cursor or break a row, by spaces.
-pub fn without_control_characters(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 #[cfg(test)]

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 
 use super::pace::{Pace, results};
 use super::run::results_of_run;
-use super::table::{table, without_control_characters};
+use super::table::table;
 use super::workload::{Frame, Workload, full_name, resuming};
 use crate::duration;
+use crate::text::without_control_characters;
 
 /// Number of cells in a progress bar.
 const BAR: usize = 24;
@@ -37,7 +38,7 @@ pub fn width(terminal: &Term) -> usize {
 /// Returns the state of a FlashJob in one word.
 pub fn state(job: &FlashJob) -> String {
     let Some(status) = &job.status else { return "NotSeen".to_owned() };
-    if job.metadata.deletion_timestamp.is_some() {
+    if job.is_in_deletion() {
         return "Deleting".to_owned();
     }
     match (job.ended(), status.phase) {
@@ -177,8 +178,7 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
         counts.verifying,
         counts.pending
     ));
-    let is_deleted = job.metadata.deletion_timestamp.is_some();
-    if !job.is_over() && !is_deleted {
+    if !job.is_over() && !job.is_in_deletion() {
         lines.push(pace_shown(pace));
     } else if let (Some(start), Some(end)) = (&status.start_time, &status.completion_time) {
         let took = end.0.duration_since(start.0);
@@ -311,15 +311,16 @@ pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
 
 /// Returns the status in one line, for a log.
 pub fn line(job: &FlashJob) -> String {
-    let resume = match job.is_suspended() && !job.is_over() {
-        true => format!("; it is paused: {}", resuming(job)),
-        false => String::new(),
+    let note = match (job.is_in_deletion(), job.is_suspended() && !job.is_over()) {
+        (true, _) => format!("; {}", deletion(job)),
+        (false, true) => format!("; it is paused: {}", resuming(job)),
+        (false, false) => String::new(),
     };
     let Some(counts) = current(job).counts else {
-        return format!("{}: no operator has processed it yet{resume}", job.name_any());
+        return format!("{}: no operator has processed it yet{note}", job.name_any());
     };
     format!(
-        "{} {}: {} of {} devices have a result, {} failed, {} in flight, {} verifying{resume}",
+        "{} {}: {} of {} devices have a result, {} failed, {} in flight, {} verifying{note}",
         job.name_any(),
         state(job),
         results(&counts),
@@ -328,6 +329,20 @@ pub fn line(job: &FlashJob) -> String {
         counts.active,
         counts.verifying
     )
+}
+
+/// Returns what the deletion of a FlashJob waits for, as part of a sentence.
+fn deletion(job: &FlashJob) -> String {
+    let mut conditions = job.status.iter().flat_map(|status| &status.conditions);
+    // Set while a Pod that disappeared may still be flashing a device: the message names both, and
+    // the latest time.
+    let lost = conditions.find(|condition| {
+        condition.type_ == condition::RECONCILING && condition.reason == reason::POD_LOST.name
+    });
+    match lost {
+        Some(lost) => without_control_characters(&lost.message),
+        None => "being deleted, until the operator has stopped its Pods".to_owned(),
+    }
 }
 
 /// Returns a FlashJob in the form for programs.

@@ -15,14 +15,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::pace::FirstCount;
 use super::view;
 use super::workload::{Frame, Workload};
-use crate::cause::root;
+use crate::cause::{root, through_proxy};
 use crate::cluster::{CONNECT_LIMIT, Place, refused};
 use crate::failure::{Code, Failure};
+use crate::text::without_control_characters;
 
 /// Interval at which a terminal is redrawn without a change, as the times in the view advance.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// Reason of a failure: the followed object was deleted.
+/// Reason of a failure: the object was deleted, or is being deleted.
 pub const DELETED: &str = "Deleted";
 
 /// Condition that ends a watch.
@@ -200,9 +201,10 @@ async fn at_once<K: Workload>(
         Ok(read) => read,
         Err(_) => {
             let message = format!(
-                "no state of {} was received within {}: the API server does not answer",
+                "no state of {} was received within {}: the API server does not answer{}",
                 place.named::<K>(name),
-                crate::duration::in_words(timeout.unwrap_or_default() + CONNECT_LIMIT)
+                crate::duration::in_words(timeout.unwrap_or_default() + CONNECT_LIMIT),
+                through_proxy()
             );
             Err(Failure::new(Code::TimedOut, "TimedOut", message))
         }
@@ -224,6 +226,7 @@ pub async fn wait_until_deleted(
     let events = events.backoff(watcher::DefaultBackoff::default());
     let mut events = pin!(events);
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let mut last_message = None;
     loop {
         tokio::select! {
             event = events.try_next() => match event {
@@ -231,24 +234,39 @@ pub async fn wait_until_deleted(
                 Ok(Some(Some(found))) if uid.is_some() && found.uid().as_deref() != uid => {
                     return Ok(());
                 }
-                Ok(Some(Some(_))) => {}
+                Ok(Some(Some(found))) => {
+                    last_message = found.status.and_then(|status| status.message);
+                }
                 Ok(Some(None) | None) => return Ok(()),
                 // The FlashJob was read before, so the watch has begun: an error of the connection
                 // does not mean that the object is gone.
                 Err(error) => lasting::<FlashJob>(&error, place, name, true)?,
             },
             () = reached(deadline) => {
-                let message = format!(
-                    "FlashJob {}/{name} still exists after {}: it is deleted once the operator \
-                     has stopped its Pods; without a running operator it is never deleted, see \
-                     kubectl flashjob check",
-                    place.namespace,
-                    crate::duration::in_words(timeout.unwrap_or_default())
-                );
-                return Err(Failure::new(Code::TimedOut, "TimedOut", message));
+                let timeout = crate::duration::in_words(timeout.unwrap_or_default());
+                return Err(still_exists(&place.named::<FlashJob>(name), &timeout, last_message));
             }
         }
     }
+}
+
+/// Returns the failure for a FlashJob that was not gone in time. The message of its status names
+/// the Pod that the deletion waits for, and until when.
+fn still_exists(name: &str, timeout: &str, status_message: Option<String>) -> Failure {
+    let status = status_message
+        .map(|message| format!("; its status says: {}", without_control_characters(&message)))
+        .unwrap_or_default();
+    let message = format!(
+        "{name} still exists after {timeout}: it is deleted once the operator has stopped its \
+         Pods; without a running operator it is never deleted, see kubectl flashjob check{status}"
+    );
+    Failure::new(Code::TimedOut, "TimedOut", message)
+}
+
+/// Returns true if the line about an object is to be shown: a status that is older than the last
+/// change of the spec would mislead, but a deletion begins whatever the status says.
+fn is_current<K: Workload>(object: &K) -> bool {
+    !object.has_status() || !object.is_behind() || object.is_in_deletion()
 }
 
 /// Output that shows the state.
@@ -279,8 +297,7 @@ impl Screen {
 
     fn show<K: Workload>(&mut self, object: &K, first_count: FirstCount) -> Result<(), Failure> {
         if !self.is_drawn() {
-            // A status that is older than the last change of the spec would mislead.
-            if object.has_status() && object.is_behind() {
+            if !is_current(object) {
                 return Ok(());
             }
             let line = object.line();
@@ -326,9 +343,58 @@ fn lost(error: &std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use flashjob_api::{FlashJobSpec, FlashJobStatus, Phase, condition};
+    use std::sync::Mutex;
+
+    use flashjob_api::{Counts, FlashJobSpec, FlashJobStatus, Phase, condition};
+    use http::StatusCode;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
 
     use super::*;
+    use crate::fake_api;
+
+    #[tokio::test]
+    async fn a_deletion_is_told_when_it_begins_and_ends_the_watch_when_the_job_is_gone() {
+        let mut job = FlashJob::new("hall-3", FlashJobSpec::default());
+        job.metadata.namespace = Some("fleet".to_owned());
+        job.metadata.resource_version = Some("7".to_owned());
+        job.metadata.generation = Some(2);
+        // The last change of the spec has not been observed, which hides other changes.
+        job.status = Some(FlashJobStatus {
+            phase: Some(Phase::InProgress),
+            counts: Some(Counts { total: 1, active: 1, ..Counts::default() }),
+            observed_generation: Some(1),
+            ..FlashJobStatus::default()
+        });
+        let mut deleted = job.clone();
+        deleted.metadata.generation = Some(3);
+        deleted.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let event = |kind: &str| json!({"type": kind, "object": deleted});
+        let list = json!({
+            "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJobList",
+            "metadata": {"resourceVersion": "7"}, "items": [job],
+        });
+        // The last one is the first answer; each answer ends a watch, which is then reopened.
+        let answers = Mutex::new(vec![event("DELETED"), event("MODIFIED"), list]);
+        let place = fake_api::place(move |_, _, _| {
+            answers.lock().ok()?.pop().map(|answer| (StatusCode::OK, answer))
+        });
+        let follow_settings = Follow {
+            until: Until::Done,
+            timeout: Some(Duration::from_secs(30)),
+            output: FollowOutput::Lines,
+            all: false,
+        };
+        let mut lines = Vec::new();
+        let on_change = |job: &FlashJob| lines.extend(is_current(job).then(|| job.line()));
+        let ended = follow(&place, "hall-3", follow_settings, on_change).await;
+        let ended = ended.expect_err("it was deleted");
+        assert_eq!((ended.code, ended.reason), (Code::Unavailable, DELETED));
+        assert_eq!(ended.message, "FlashJob fleet/hall-3 was deleted");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let expected = "; being deleted, until the operator has stopped its Pods";
+        assert!(lines[0].starts_with("hall-3 Deleting: ") && lines[0].ends_with(expected));
+    }
 
     #[test]
     fn a_pause_that_was_just_lifted_does_not_end_a_watch_until_blocked() {

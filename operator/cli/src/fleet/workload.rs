@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::pace::FirstCount;
+use super::watch::DELETED;
 use crate::cluster::{NOT_FOUND, Place, refused};
 use crate::failure::{Code, Failure};
 
@@ -48,13 +49,19 @@ pub trait Workload:
         self.status().is_some()
     }
 
+    /// Returns true if the object is being deleted: a finalizer keeps it until the operator has
+    /// stopped its Pods.
+    fn is_in_deletion(&self) -> bool {
+        self.meta().deletion_timestamp.is_some()
+    }
+
     /// Returns true if the status is missing or older than the last change of the spec.
     fn is_behind(&self) -> bool {
         // Until `observedGeneration` is `metadata.generation`, phase and conditions describe an
         // older spec (Kubernetes API conventions, "Typical status properties"). The API server also
         // increments the generation of an object that waits for its finalizers in deletion, which
         // changes nothing in the spec.
-        let deletion = i64::from(self.meta().deletion_timestamp.is_some());
+        let deletion = i64::from(self.is_in_deletion());
         let changed = self.meta().generation.map(|generation| generation - deletion);
         !self.has_status() || self.observed_generation() < changed
     }
@@ -155,6 +162,24 @@ impl Place {
             format!("there is no {}; {} status -A shows all", self.named::<K>(name), K::COMMAND);
         Failure::new(Code::Unavailable, NOT_FOUND, message)
     }
+}
+
+/// Checks that a change of an object can have an effect; `verb` completes the sentence "cannot …".
+///
+/// # Errors
+/// The object is being deleted, so the operator starts nothing of it any more.
+pub fn changeable<K: Workload>(verb: &str, object: &K) -> Result<(), Failure> {
+    if !object.is_in_deletion() {
+        return Ok(());
+    }
+    let kind = K::kind(&());
+    let message = format!(
+        "cannot {verb} {kind} {}: it is being deleted; {} -w follows that, and once it is gone \
+         another {kind} can flash its devices",
+        full_name(object),
+        command_for("status", object)
+    );
+    Err(Failure::new(Code::Unavailable, DELETED, message))
 }
 
 /// Returns kind and name, in the form that kubectl prints and accepts.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::report::{Report, Rows};
 use crate::source::{ComponentSource, RegistryOptions, TrustOptions};
+use crate::text::without_control_characters;
 
 /// Show what a component is.
 #[derive(Debug, Args)]
@@ -160,11 +161,6 @@ fn annotations(published: &Published) -> String {
         })
         .collect();
     if lines.is_empty() { "none".to_owned() } else { lines.join("\n") }
-}
-
-/// Replaces control characters by spaces, so that text by strangers does not control the terminal.
-fn without_control_characters(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 fn schema(text: &str) -> String {

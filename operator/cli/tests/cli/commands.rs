@@ -70,12 +70,22 @@ fn the_api_server_is_reached_through_https_proxy_unless_no_proxy_lists_it() -> a
     });
     let file = folder.path().join("kubeconfig");
     std::fs::write(&file, kubeconfig.to_string())?;
-    for (exempt, is_proxied) in [("10.0.0.0/8,", true), ("localhost, 192.0.2.0/24,", false)] {
+    let address = proxy.local_addr()?;
+    for (exempt, scheme, is_proxied) in [
+        ("10.0.0.0/8,", "http://robot:secret-word@", true),
+        ("10.0.0.0/8", "socks5://", true),
+        ("localhost, 192.0.2.0/24,", "http://", false),
+    ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
         command.args(["-o", "json", "status", "--request-timeout", "1"]);
         command.env("KUBECONFIG", &file).env("NO_PROXY", exempt);
-        command.env("HTTPS_PROXY", format!("http://{}", proxy.local_addr()?));
-        command_output(command.output()?)?.failed(3, "ClusterUnreachable", "does not answer");
+        command.env("HTTPS_PROXY", format!("{scheme}{address}"));
+        let output = command_output(command.output()?)?;
+        let protocol = scheme.split_once("//").map_or(scheme, |(protocol, _)| protocol);
+        let named = format!("does not answer through the proxy {protocol}//{address}: ");
+        assert_eq!(output.errors.contains(&named), is_proxied, "{}", output.errors);
+        assert!(!output.errors.contains("secret-word"), "{}", output.errors);
+        output.failed(3, "ClusterUnreachable", "does not answer");
         // The connection waits here even if the program has ended.
         assert_eq!(proxy.accept().is_ok(), is_proxied, "NO_PROXY={exempt}");
     }
@@ -195,5 +205,17 @@ fn an_interrupted_command_ends_with_130_and_leaves_nothing_behind() -> anyhow::R
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
     command_output(child.wait_with_output()?)?.failed(130, "Interrupted", "interrupted");
     assert_eq!(std::fs::read_dir(folder.path())?.count(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_device_that_reports_control_characters_writes_no_row_of_its_own() -> anyhow::Result<()> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
+    command.args(["plugin", "run", &component("esp32")]);
+    command.args(["--device-version", "1\u{1b}[2J\nfirmware  another"]);
+    let text = String::from_utf8(command.output()?.stdout)?;
+    let device = text.lines().next().unwrap_or_default();
+    assert!(device.ends_with("reports 1 [2J firmware  another)"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("firmware")).count(), 1, "{text}");
     Ok(())
 }

@@ -181,6 +181,28 @@ fn offline(person: &Person) -> anyhow::Result<()> {
     let output = preview("upper.yaml")?;
     ensure!(output.code == Some(2), "{output:?}");
     ensure!(output.errors.contains("spec.uuid[0] in body should match '^[a-z0-9]"), "{output:?}");
+    // It does so before it asks for a plugin.
+    for (name, changed, expected) in [
+        ("version", job.replace("/v1alpha1", "/v1"), "not valid: apiVersion: it is"),
+        ("kind", job.replace("kind: FlashJob", "kind: Flashjob"), "has no FlashJob: kind is Fl"),
+        (
+            "name",
+            job.replace("name: flashjob", "name: Hall_3"),
+            "metadata.name: \"Hall_3\" is not",
+        ),
+        (
+            "address",
+            job.replace("\nspec:\n", "\nspec:\n  externalIP: lb.example.com\n"),
+            "spec.externalIP: \"lb.example.com\" is not an IP address; give one such as 192.0.2.7",
+        ),
+    ] {
+        let file = format!("{name}.yaml");
+        std::fs::write(folder.join(&file), changed)?;
+        let words = ["preview", "-f", &file, "--instances", "instances.yaml"];
+        let words = [&words[..], &["--plugin", "nowhere.wasm"]].concat();
+        let output = person.run(&words)?;
+        ensure!(output.code == Some(2) && output.errors.contains(expected), "{output:?}");
+    }
     // The firmware's registry is not queried.
     let policed = job.replace("\nspec:\n", "\nspec:\n  firmwarePolicy: {}\n");
     std::fs::write(folder.join("policed.yaml"), policed)?;

@@ -81,6 +81,8 @@ async fn every_broken_rule_names_its_field(testbed: &Testbed) -> anyhow::Result<
         (json!({"version": "0.2.0\n"}), "spec.version"),
         (json!({"version": "0.2.0\u{a0}"}), "spec.version"),
         (json!({"version": "0.2.0\u{200b}"}), "spec.version"),
+        (json!({"version": "0.2.0\u{3164}"}), "spec.version"),
+        (json!({"version": "0.2.0\u{e0100}"}), "spec.version"),
         (json!({"firmware": "\u{feff}harbor.nbfc.io/a:1"}), "spec.firmware"),
         (json!({"hostEndpoint": " 10.0.0.7"}), "spec.hostEndpoint"),
         (json!({"externalIP": "lb.example.com"}), "externalIP must be an IP address"),

@@ -158,7 +158,7 @@ fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String
     values.all(same).then_some(first)
 }
 
-/// Parses a firmware reference, version or image: no white space, control or format characters.
+/// Parses a firmware reference, version or image: no white space and invisible characters.
 pub fn word(text: &str) -> Result<String, String> {
     let text = text.trim();
     // The patterns in the CustomResourceDefinition refuse the same characters, but an API server
@@ -166,9 +166,12 @@ pub fn word(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("This must not be empty.".to_owned());
     }
-    match text.chars().all(is_visible) {
-        true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} contains white space, control or format characters.")),
+    match text.chars().find(|letter| !is_visible(*letter)) {
+        None => Ok(text.to_owned()),
+        Some(hidden) => Err(format!(
+            "{text:?} contains white space or an invisible character, U+{:04X}.",
+            u32::from(hidden)
+        )),
     }
 }
 
@@ -202,9 +205,15 @@ mod tests {
     fn a_version_with_a_character_that_nobody_sees_is_refused_and_the_character_is_shown() {
         assert_eq!(word(" 0.2.0\n"), Ok("0.2.0".to_owned()));
         assert!(word("").is_err());
-        for (text, shown) in [("0.2 0", "0.2 0"), ("0.2.0\u{200b}", r"0.2.0\u{200b}")] {
+        for (text, shown, number) in [
+            ("0.2 0", "0.2 0", "U+0020"),
+            ("0.2.0\u{200b}", r"0.2.0\u{200b}", "U+200B"),
+            // The Hangul filler is a letter, which `{:?}` does not escape.
+            ("0.2.0\u{3164}", "0.2.0\u{3164}", "U+3164"),
+        ] {
             let refusal = word(text).err().unwrap_or_default();
             assert!(refusal.starts_with(&format!("\"{shown}\" contains")), "{refusal}");
+            assert!(refusal.ends_with(&format!(", {number}.")), "{refusal}");
         }
     }
 

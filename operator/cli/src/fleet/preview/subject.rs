@@ -39,6 +39,9 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
     let mut job = match (&command.file, place) {
         (Some(file), place) => {
             let mut job: FlashJob = manifest::decoded(file, manifest::one(file, "FlashJob")?)?;
+            // Before a plugin is fetched and started, which takes much longer.
+            let valid = job.spec.check_external_ip().and_then(|()| job.spec.effective());
+            valid.map_err(|error| manifest::invalid::<FlashJob>(file, &error.to_string()))?;
             if job.metadata.uid.is_none() {
                 job.metadata.uid = Some(JOB_UID.to_owned());
                 notes.push(

@@ -12,7 +12,7 @@ use crate::cluster::{Place, Scope};
 use crate::failure::{Code, Failure};
 use crate::fleet::change::dropped;
 use crate::fleet::parameters::Change;
-use crate::fleet::workload::{Workload, command_for, full_name, resource};
+use crate::fleet::workload::{Workload, changeable, command_for, full_name, resource};
 use crate::output::Output;
 use crate::report::Report;
 
@@ -51,7 +51,8 @@ fn target(text: &str) -> Result<Target, String> {
 /// Approves each of the batches.
 ///
 /// # Errors
-/// There is no such batch or no run, the run is another one, or the API server rejects the change.
+/// There is no such batch or no run, the run is another one, the FlashRollout is being deleted, or
+/// the API server rejects the change.
 pub async fn run(command: &Approve) -> Result<Report, Failure> {
     let place = command.scope.place().await?;
     let (mut lines, mut rows, mut names) = (Vec::new(), Vec::new(), Vec::new());
@@ -77,6 +78,7 @@ async fn approve(
     // A merge patch replaces the whole list (RFC 7396), so each try adds to the list as it is now.
     for _ in 0..TRIES {
         let rollout: FlashRollout = place.read(&target.name).await?;
+        changeable("approve", &rollout)?;
         let verdict = judge(&rollout, &target.batch, run)?;
         if verdict.state != Approval::Missing {
             return Ok((rollout, verdict));

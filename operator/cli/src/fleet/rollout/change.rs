@@ -41,12 +41,12 @@ pub struct Retry {
 /// Sets `spec.abort` after confirmation.
 ///
 /// # Errors
-/// A FlashRollout is missing or over, the user does not confirm, or the API server rejects the
-/// change.
+/// A FlashRollout is missing, over or being deleted, the user does not confirm, or the API server
+/// rejects the change.
 pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Report, Failure> {
     interruption.says("nothing was changed");
     let place = command.which.place().await?;
-    let rollouts: Vec<FlashRollout> = command.which.read(&place).await?;
+    let rollouts: Vec<FlashRollout> = command.which.read_changeable(&place, "abort").await?;
     for rollout in &rollouts {
         // The field would stay set, and end the next run at once.
         if let Some(phase) = rollout.ended() {
@@ -103,12 +103,12 @@ fn loss(rollout: &FlashRollout) -> String {
 /// Sets a new `spec.retry` after confirmation.
 ///
 /// # Errors
-/// A FlashRollout is missing or has nothing to retry, the user does not confirm, or the API server
-/// rejects the change.
+/// A FlashRollout is missing, being deleted or has nothing to retry, the user does not confirm, or
+/// the API server rejects the change.
 pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Report, Failure> {
     interruption.says("nothing was changed");
     let place = command.which.place().await?;
-    let rollouts: Vec<FlashRollout> = command.which.read(&place).await?;
+    let rollouts: Vec<FlashRollout> = command.which.read_changeable(&place, "retry").await?;
     let retries: Vec<String> = rollouts.iter().map(retried).collect::<Result<_, _>>()?;
     let question = format!("Retry devices of {}?", retries.join(", "));
     prompt::confirm(&question, command.yes).await?;

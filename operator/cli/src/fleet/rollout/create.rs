@@ -24,7 +24,7 @@ use crate::fleet::flash::order;
 use crate::fleet::manifest::{self, written};
 use crate::fleet::parameters::Change;
 use crate::fleet::prompt;
-use crate::fleet::workload::{Workload, command_for, full_name, resource, resuming};
+use crate::fleet::workload::{Workload, changeable, command_for, full_name, resource, resuming};
 use crate::interruption::Interruption;
 use crate::output::Output;
 use crate::report::{Report, yaml};
@@ -141,6 +141,7 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
     // The state before decides what the change means: a new run, or other settings of the current
     // one.
     let existing = existing(&place, &name).await?;
+    existing.iter().try_for_each(|rollout| changeable("change", rollout))?;
     // A dry run on the API server validates the object before the user is asked.
     let force = command.force_conflicts;
     let would = apply(&place, &name, &object, Change::DryRun, force).await?;

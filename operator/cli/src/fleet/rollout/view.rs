@@ -17,9 +17,10 @@ use super::state::{
     other_approved_runs, status,
 };
 use crate::duration;
-use crate::fleet::table::{table, without_control_characters};
+use crate::fleet::table::table;
 use crate::fleet::view::{bar, coloured, firmware, reasons};
 use crate::fleet::workload::{Frame, Workload, full_name};
+use crate::text::without_control_characters;
 
 /// Number of failed devices that are shown, unless all are requested.
 const SHOWN: usize = 10;
@@ -32,7 +33,7 @@ pub fn results(counts: &RolloutCounts) -> u32 {
 
 /// Returns the state of a FlashRollout in one word.
 pub fn state(rollout: &FlashRollout) -> String {
-    if rollout.metadata.deletion_timestamp.is_some() && rollout.has_status() {
+    if rollout.is_in_deletion() && rollout.has_status() {
         return "Deleting".to_owned();
     }
     let status = status(rollout);
@@ -90,7 +91,8 @@ pub fn line(rollout: &FlashRollout) -> String {
     if let Some(reason) = status.reason.as_ref().filter(|_| is_paused(rollout)) {
         line.push_str(&format!("; {}", without_control_characters(reason)));
     }
-    if let Some(awaited) = status.waiting_for.as_ref().filter(|_| !rollout.is_over()) {
+    let goes_on = !rollout.is_over() && !rollout.is_in_deletion();
+    if let Some(awaited) = status.waiting_for.as_ref().filter(|_| goes_on) {
         line.push_str(&format!("; waits for {}", without_control_characters(awaited)));
     }
     if let Some(todo) = to_do(rollout) {
@@ -102,7 +104,7 @@ pub fn line(rollout: &FlashRollout) -> String {
 /// Returns the command that lets the rollout continue; none if nobody has to act.
 fn to_do(rollout: &FlashRollout) -> Option<String> {
     // A status that is older than the spec could ask for what somebody has just done.
-    if rollout.is_over() || rollout.is_behind() {
+    if rollout.is_over() || rollout.is_behind() || rollout.is_in_deletion() {
         return None;
     }
     if is_paused(rollout) {

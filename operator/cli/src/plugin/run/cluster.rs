@@ -3,7 +3,7 @@
 use flashjob_api::akri;
 use kube::{Api, Client};
 
-use crate::cause::root;
+use crate::cause::{root, through_proxy};
 use crate::cluster::kubeconfig;
 use crate::failure::{Code, Failure};
 
@@ -37,7 +37,10 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
 fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
     let cause = match error {
         kube::Error::Api(status) => status.message.clone(),
-        _ => root(error),
+        _ => {
+            let through = through_proxy();
+            format!("the API server does not answer{through}: {}", root(error))
+        }
     };
     let message = format!("cannot read Akri Instance {namespace}/{name}: {cause}");
     match error {

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::plugin::inspect::{cost_json, cost_text};
 use crate::report::Rows;
 use crate::source::ComponentSource;
+use crate::text::without_control_characters;
 
 /// Returns the answers in the form for programs.
 pub fn json(
@@ -63,17 +64,17 @@ fn answer<T: Serialize>(measured: &Measured<T>) -> Value {
 pub fn text(case: &Case, answers: &PluginAnswers, notes: &[String]) -> String {
     let device = &case.request.device;
     let mut rows = Rows::default();
-    rows.row(
-        "device",
-        format!(
-            "{}/{} ({}, reports {})",
-            case.request.namespace,
-            device.name,
-            device.device_type,
-            or_none(device.reported_version.as_deref())
-        ),
+    let device = format!(
+        "{}/{} ({}, reports {})",
+        case.request.namespace,
+        device.name,
+        device.device_type,
+        or_none(device.reported_version.as_deref())
     );
-    rows.row("firmware", format!("{} ({})", case.request.firmware, case.request.version));
+    let firmware = format!("{} ({})", case.request.firmware, case.request.version);
+    // A line end in them would begin what looks like another row.
+    rows.row("device", without_control_characters(&device))
+        .row("firmware", without_control_characters(&firmware));
     rows.row("settings", &case.request.settings);
     rows.row("validate-settings", answer_text(&answers.validated, |()| "accepted".to_owned()));
     if let Some(built) = &answers.built {
