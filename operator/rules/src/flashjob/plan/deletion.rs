@@ -87,14 +87,19 @@ fn may_be_at_work(observed: &Observed, pod: &Pod) -> bool {
 fn counts_with(job: &Job, stored: Counts, devices: &[DeviceStatus]) -> Counts {
     let results = stored.completed + stored.failed + stored.skipped;
     let pending = stored.total.saturating_sub(results);
+    // The total stays that of the spec that the status describes. Since then uids may have been
+    // removed from the spec, or it cannot be read any more, so only as many devices are outside
+    // the total as the stored numbers exceed it.
+    let without_result = stored.pending + stored.active + stored.verifying;
+    let mut outside = without_result.saturating_sub(pending);
     let mut counts = Counts { pending, active: 0, verifying: 0, ..stored };
     for device in devices.iter().filter(|device| device.is_locked()) {
-        // The uids of a spec that cannot be read are unknown.
-        let is_in_spec = job.spec.is_err() || job.place(&device.uid).is_some();
-        if is_in_spec && job.result(&device.uid).is_some() {
+        let is_outside = outside > 0 && job.place(&device.uid).is_none();
+        if !is_outside && job.result(&device.uid).is_some() {
             continue;
         }
-        add_begun(&mut counts, device.state.is_in_flight(), is_in_spec);
+        outside -= u32::from(is_outside);
+        add_begun(&mut counts, device.state.is_in_flight(), !is_outside);
     }
     counts
 }

@@ -266,3 +266,22 @@ fn a_device_that_has_begun_stays_listed_until_its_rollout_has_stored_that() {
         assert!(status.devices.iter().all(|device| device.uid == "a" && device.is_locked()));
     }
 }
+
+#[test]
+fn a_uid_that_is_removed_from_the_spec_right_before_the_deletion_leaves_the_counts_consistent() {
+    for is_observed in [false, true] {
+        let mut case = Case::new(&["a", "b"], &json!({}));
+        case.start();
+        case.settle();
+        case.spec(&json!({"uuid": ["b"]}));
+        if is_observed {
+            case.settle();
+        }
+        case.delete();
+        case.settle();
+        // The total is that of the spec that the status describes.
+        let total = if is_observed { 1 } else { 2 };
+        let counts = Counts { total, active: 2, ..Counts::default() };
+        assert_eq!(case.status().counts, Some(counts), "is observed: {is_observed}");
+    }
+}
