@@ -58,8 +58,11 @@ fn remaining(
     let pod = observed.pod(&name);
     let state = match pod {
         Some(pod) if may_be_at_work(observed, pod) => DeviceState::Flashing,
-        // The Pod was deleted while no watch was running, which has to be confirmed first.
-        None if device.state == DeviceState::Flashing => DeviceState::Flashing,
+        // The Pod was deleted while no watch was running, which has to be confirmed first. Without
+        // our finalizer nothing is confirmed: it was removed once no Pod could be running.
+        None if device.state == DeviceState::Flashing && observed.job.has_finalizer => {
+            DeviceState::Flashing
+        }
         None if observed.pods_in_creation.contains_key(&name) => DeviceState::Exposing,
         // Until the rollout has stored that this run has begun with the device, nothing else tells
         // it that a new version is the work of this run.

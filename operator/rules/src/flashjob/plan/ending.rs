@@ -20,10 +20,12 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     // Our finalizer was never stored or is removed already: only the finalizer of another
     // controller keeps the FlashJob.
     if !job.has_finalizer {
-        let vanished_pods = wait_for_containers(observed, &mut Plan::default());
+        // Nothing is waited for any more, but a device that is listed as lost leaves the status.
+        let mut waits = Plan::default();
+        let vanished_pods = wait_for_containers(observed, &mut waits);
         let is_kept = !job.finalizers.is_empty() && observed.report.may_store(false);
         let status = is_kept.then(|| deletion::status(observed, &vanished_pods));
-        return Plan { status, ..Plan::default() };
+        return Plan { status, wake_at: waits.wake_at, ..Plan::default() };
     }
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let vanished_pods = wait_for_containers(observed, &mut plan);

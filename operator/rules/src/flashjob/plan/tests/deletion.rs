@@ -285,3 +285,23 @@ fn a_uid_that_is_removed_from_the_spec_right_before_the_deletion_leaves_the_coun
         assert_eq!(case.status().counts, Some(counts), "is observed: {is_observed}");
     }
 }
+
+#[test]
+fn a_job_that_only_the_finalizer_of_another_keeps_lists_no_device_after_a_restart() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.start();
+    case.settle();
+    case.delete();
+    case.settle();
+    assert_eq!(listed(&case.status()), [("a", DeviceState::Flashing)]);
+    // The Pod ended, our finalizer was removed, and the operator was killed before the status.
+    case.job.metadata.finalizers = Some(vec!["foregroundDeletion".to_owned()]);
+    let devices = std::mem::take(&mut case.world.devices);
+    case.world = world();
+    case.world.devices = devices;
+    case.see_job();
+    case.world.lock_what_is_stored();
+    assert!(case.settle().steps.is_empty());
+    assert!(listed(&case.status()).is_empty(), "{:?}", case.status().devices);
+    assert!(!case.is_held("10.0.0.0"));
+}
