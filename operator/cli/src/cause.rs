@@ -21,6 +21,18 @@ pub fn through_proxy() -> String {
     PROXY.get().map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
 }
 
+/// Returns why a request has no result, for an error that is not an answer of the API server.
+pub fn no_answer(error: &kube::Error) -> String {
+    let through = through_proxy();
+    let cause = root(error);
+    match error {
+        // Something did answer: no API server, such as the page of a proxy that asks to log in, or
+        // one whose objects have other fields.
+        kube::Error::SerdeError(_) => format!("the answer{through} cannot be read: {cause}"),
+        _ => format!("the API server does not answer{through}: {cause}"),
+    }
+}
+
 /// Returns the root cause of an error in plain words.
 pub fn root(error: &(dyn Error + 'static)) -> String {
     let mut last = error;

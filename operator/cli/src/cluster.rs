@@ -258,21 +258,24 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
     }
 }
 
-/// Returns the message about a request that got no answer. The cause may be one of the proxy.
+/// Returns the message about a request that got no answer, or one that cannot be read. The cause
+/// may be one of the proxy.
 fn unanswered(what: &str, error: &kube::Error) -> String {
-    let through = cause::through_proxy();
-    let right_proxy = match through.is_empty() {
-        true => "",
-        false => {
+    let right_proxy = match cause::PROXY.get() {
+        None => "",
+        Some(_) => {
             "that this is the right proxy (proxy-url of the kubeconfig, else HTTPS_PROXY and \
              NO_PROXY), "
         }
     };
+    let reachable = match error {
+        kube::Error::SerdeError(_) => "",
+        _ => " and that it is reachable, or allow more time with --request-timeout",
+    };
     format!(
-        "cannot {what}: the API server does not answer{through}: {}; check {right_proxy}that the \
-         kubeconfig names the right cluster and that it is reachable, or allow more time with \
-         --request-timeout",
-        root(error)
+        "cannot {what}: {}; check {right_proxy}that the kubeconfig names the right \
+         cluster{reachable}",
+        cause::no_answer(error)
     )
 }
 
@@ -288,5 +291,15 @@ mod tests {
         for bad in ["", "a/b", "-a", "a-", "Hall", "a.b", "..", &"x".repeat(64)] {
             assert!(namespace(bad).is_err_and(|error| error.contains(bad)), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_is_not_one_of_an_api_server_is_not_told_as_none() {
+        let page = serde_json::from_str::<u8>("<html>").expect_err("no JSON");
+        let failure = refused("list FlashJobs", &kube::Error::SerdeError(page));
+        assert_eq!((failure.code, failure.reason), (Code::Unavailable, "ClusterUnreachable"));
+        let expected = "cannot list FlashJobs: the answer cannot be read: expected value at line \
+                        1 column 1; check that the kubeconfig names the right cluster";
+        assert_eq!(failure.message, expected);
     }
 }

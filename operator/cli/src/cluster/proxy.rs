@@ -52,7 +52,9 @@ pub fn parse(text: &str) -> Option<Uri> {
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let url: Uri = whole.parse().ok()?;
     let host = url.host().filter(|host| !host.is_empty())?;
-    match url.scheme_str()? {
+    // The case of a scheme does not matter (RFC 3986, section 3.1), but `Uri` keeps it in those
+    // that it does not know.
+    match url.scheme_str()?.to_ascii_lowercase().as_str() {
         // kube's client sends a SOCKS5 proxy neither a user name nor a password, and takes it to
         // be at port 80 if the URL has no port. The proxy resolves names with either scheme.
         "socks5" | "socks5h" if !whole.contains('@') => {
@@ -197,6 +199,8 @@ mod tests {
             ("https://u@[fd00::7]", Some("https://[fd00::7]")),
             ("socks5://proxy.example:9050", Some("socks5://proxy.example:9050")),
             ("socks5h://[fd00::7]", Some("socks5://[fd00::7]:1080")),
+            ("SOCKS5://proxy.example:9050", Some("socks5://proxy.example:9050")),
+            ("HTTP://proxy.example:3128", Some("http://proxy.example:3128")),
             ("socks5://u:secret-word@proxy.example:1080", None),
             ("socks4://proxy.example:1080", None),
         ] {

@@ -293,6 +293,11 @@ mod tests {
                         status hall-3 -n fleet -w follows that, and once it is gone another \
                         FlashJob can flash its devices";
         assert_eq!(refusal.message, expected);
+        let mut over = job(Phase::Completed, 0);
+        over.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        let refusal = changeable("pause", &over).expect_err("it is being deleted");
+        let expected = "kubectl flashjob status hall-3 -n fleet shows it, and once it is gone";
+        assert!(refusal.message.contains(expected), "{}", refusal.message);
     }
 
     #[tokio::test]

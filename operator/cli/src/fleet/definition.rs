@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use flashjob_api::is_visible;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
@@ -25,6 +26,10 @@ type Fault = (String, String);
 /// Length limit for the name of a FlashJob or FlashRollout, which is the value of a label.
 const LONGEST_NAME: usize = 63;
 
+/// Length limit for a `generateName`. The API server cuts it so that the name has at most 63
+/// characters with those that it appends.
+const LONGEST_STEM: usize = 253;
+
 /// Returns the fault of an object's `apiVersion`; None if it is that of the kind.
 pub fn version_fault<K: Resource<DynamicType = ()>>(object: &Value) -> Option<String> {
     let expected = K::api_version(&());
@@ -41,19 +46,22 @@ pub fn metadata_fault(object: &Value) -> Option<String> {
     if let Some(Err(fault)) = text("namespace").map(cluster::namespace) {
         return Some(format!("metadata.namespace: {fault}"));
     }
-    let (field, name) = match (text("name"), text("generateName")) {
-        (Some(name), _) => ("name", name),
-        // The API server appends five letters and digits.
-        (None, Some(stem)) => ("generateName", stem.trim_end_matches(['-', '.'])),
+    let (field, name, longest, example) = match (text("name"), text("generateName")) {
+        (Some(name), _) => ("name", name, LONGEST_NAME, "hall-3"),
+        (None, Some(stem)) => ("generateName", stem, LONGEST_STEM, "hall-"),
         (None, None) => {
             return Some("metadata.name: the field is missing; give a name such as hall-3".into());
         }
     };
-    let is_valid = name.len() <= LONGEST_NAME && name.split('.').all(cluster::is_label);
+    // The API server appends letters and digits to a stem, which may therefore end with a dash. A
+    // dot is refused: the check of the stem itself excepts only the dash.
+    let is_stem = field == "generateName" && !name.ends_with('.');
+    let whole = if is_stem { format!("{name}x") } else { name.to_owned() };
+    let is_valid = name.len() <= longest && whole.split('.').all(cluster::is_label);
     (!is_valid).then(|| {
         format!(
-            "metadata.{field}: {name:?} is not a valid name; expected up to {LONGEST_NAME} \
-             lower-case letters, digits, dashes and dots, such as hall-3"
+            "metadata.{field}: {name:?} is not a valid name; expected up to {longest} lower-case \
+             letters, digits, dashes and dots, such as {example}"
         )
     })
 }
@@ -131,7 +139,14 @@ fn broken_by_text<'a>(
     let pattern = schema.pattern.as_deref()?;
     let compiled = patterns.entry(pattern).or_insert_with(|| Regex::new(pattern).ok());
     let is_broken = compiled.as_ref().is_some_and(|compiled| !compiled.is_match(text));
-    is_broken.then(|| format!("Invalid value: {text:?}: {path} in body should match '{pattern}'"))
+    is_broken.then(|| {
+        let rule = format!("Invalid value: {text:?}: {path} in body should match '{pattern}'");
+        // Nobody sees which character it is, and `{:?}` does not escape all of them.
+        match text.chars().find(|letter| !is_visible(*letter)) {
+            Some(hidden) => format!("{rule}; it contains U+{:04X}", u32::from(hidden)),
+            None => rule,
+        }
+    })
 }
 
 fn broken_by_number(schema: &JSONSchemaProps, number: Option<f64>) -> Option<String> {
@@ -205,6 +220,9 @@ mod tests {
             let fault = of_job(field, value);
             assert!(fault.starts_with(expected), "{fault}");
         }
+        let hidden = of_job("version", json!("1\u{3164}"));
+        let expected = "]+$'; it contains U+3164; see kubectl explain flashjob.spec.version";
+        assert!(hidden.ends_with(expected), "{hidden}");
         let rollout = json!({"spec": {"batches": [{"name": "Canary", "size": 0}]}});
         let fault = fault::<FlashRollout>(&rollout).unwrap_or_default();
         assert!(fault.ends_with("see kubectl explain flashrollout.spec.batches.name"), "{fault}");
@@ -241,6 +259,7 @@ mod tests {
             json!({"name": "hall-3"}),
             json!({"name": "hall.3", "namespace": "fleet"}),
             json!({"generateName": "hall-"}),
+            json!({"generateName": format!("{}-", "x".repeat(63))}),
             json!({"name": "x".repeat(63), "namespace": null}),
         ] {
             assert_eq!(of(metadata.clone()), None, "{metadata}");
@@ -251,7 +270,9 @@ mod tests {
             (json!({"name": "Hall_3"}), "metadata.name: \"Hall_3\" is not a valid name; expected"),
             (json!({"name": "hall..3"}), "metadata.name: \"hall..3\" is not a valid name"),
             (json!({"name": "x".repeat(64)}), "metadata.name: \"xxxx"),
-            (json!({"generateName": "Hall-"}), "metadata.generateName: \"Hall\" is not a valid"),
+            (json!({"generateName": "Hall-"}), "metadata.generateName: \"Hall-\" is not a val"),
+            (json!({"generateName": "hall."}), "metadata.generateName: \"hall.\" is not a val"),
+            (json!({"generateName": "-"}), "metadata.generateName: \"-\" is not a valid name"),
             (
                 json!({"name": "a", "namespace": "a/b"}),
                 "metadata.namespace: \"a/b\" is not a valid",

@@ -14,7 +14,7 @@ use super::manifest::applicable;
 use super::parameters::Change;
 use super::prompt;
 use super::run::results_of_run;
-use super::workload::{Workload, changeable, resource};
+use super::workload::{Workload, changeable, command_for, resource};
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
@@ -55,7 +55,7 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
     interruption.says("nothing was created");
     let place = command.scope.place().await?;
     let old = place.read::<FlashJob>(&command.name).await?;
-    changeable("retry", &old)?;
+    retriable(&old)?;
     let mut chosen = failed(&old, &command.reason)?;
     if !command.again {
         chosen.leave_out(&covered(&old, &newer(&place, &old).await?), &old)?;
@@ -93,6 +93,19 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
         place.namespace
     );
     Ok(Report::new(text, json!(job)).with(Output::Name, resource(&job)))
+}
+
+/// Checks that a FlashJob can be retried.
+///
+/// # Errors
+/// It is being deleted.
+fn retriable(job: &FlashJob) -> Result<(), Failure> {
+    // Once it is gone, so is the list of the devices that failed.
+    changeable("retry", job).map_err(|failure| {
+        let report = command_for("report", job);
+        let message = format!("{}; until then, {report} lists those that failed", failure.message);
+        Failure { message, ..failure }
+    })
 }
 
 /// Devices to flash again.
@@ -315,6 +328,19 @@ mod tests {
         let noted = |note: &String| note.contains("1 more failed and are left out");
         assert!(some.notes.iter().any(noted), "{:?}", some.notes);
         assert!(failed(&job(), &["GaveUp".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn the_failed_devices_of_a_job_in_deletion_are_to_be_read_before_it_is_gone() {
+        let mut job = job();
+        assert!(retriable(&job).is_ok());
+        job.metadata.namespace = Some("fleet".to_owned());
+        job.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let refusal = retriable(&job).expect_err("it is being deleted").message;
+        let expected = "; until then, kubectl flashjob report hall-3 -n fleet lists those that \
+                        failed";
+        assert!(refusal.starts_with("cannot retry FlashJob fleet/hall-3: "), "{refusal}");
+        assert!(refusal.ends_with(expected), "{refusal}");
     }
 
     #[test]

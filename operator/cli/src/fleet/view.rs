@@ -192,7 +192,7 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
         lines.push(without_control_characters(message));
     }
     lines.extend(firmware(status.firmware.as_ref()));
-    if job.is_suspended() && job.is_over() {
+    if job.is_suspended() && job.is_over() && !job.is_in_deletion() {
         lines.push(format!("It is paused, so added devices wait: {}", resuming(job)));
     }
     // The message of one device says more than the general reason.
@@ -361,6 +361,7 @@ pub fn json(job: &FlashJob, pace: Pace) -> Value {
 #[cfg(test)]
 mod tests {
     use flashjob_api::FlashJobSpec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
 
@@ -406,6 +407,23 @@ mod tests {
         let text = details(&job, Pace::default(), frame);
         assert!(text.contains("in flight 1, verifying 4"), "{text}");
         assert!(line(&job).contains("1 in flight, 4 verifying"), "{}", line(&job));
+    }
+
+    #[test]
+    fn a_job_in_deletion_is_not_said_to_wait_for_a_resume_that_would_be_refused() {
+        let mut job = FlashJob::new("job", FlashJobSpec::default());
+        job.spec.suspend = Some(true);
+        job.status = Some(FlashJobStatus {
+            phase: Some(Phase::Completed),
+            run: job.spec.effective().ok().map(|spec| spec.run),
+            ..FlashJobStatus::default()
+        });
+        let frame = Frame { now: jiff::Timestamp::UNIX_EPOCH, all: false, width: WIDE };
+        let advice = "kubectl flashjob resume job";
+        assert!(details(&job, Pace::default(), frame).contains(advice));
+        job.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        let text = details(&job, Pace::default(), frame);
+        assert!(text.contains("Deleting") && !text.contains(advice), "{text}");
     }
 
     #[test]

@@ -152,7 +152,9 @@ fn end<K: Workload>(object: &K, until: Until) -> Option<Result<(), Failure>> {
     if object.is_over() {
         return Some(Ok(()));
     }
-    (until == Until::Blocked && object.is_blocked()).then(|| {
+    // A deletion goes on by itself, whatever its object waited for before.
+    let is_blocked = object.is_blocked() && !object.is_in_deletion();
+    (until == Until::Blocked && is_blocked).then(|| {
         let message = format!("{}; it waits for somebody to act", object.line());
         Err(Failure::new(Code::Blocked, "Blocked", message))
     })
@@ -397,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_was_just_lifted_does_not_end_a_watch_until_blocked() {
+    fn a_pause_that_was_just_lifted_or_ends_by_deletion_does_not_end_a_watch_until_blocked() {
         let mut conditions = Vec::new();
         let now = Timestamp::UNIX_EPOCH;
         condition::set(&mut conditions, condition::SUSPENDED, true, "Paused", "", Some(1), now);
@@ -416,6 +418,10 @@ mod tests {
         assert_eq!(code(&job, Until::Done), None);
         // The spec was changed, and the status still describes the pause.
         job.metadata.generation = Some(2);
+        assert_eq!(code(&job, Until::Blocked), None);
+        // It is being deleted, which increments the generation too.
+        job.metadata.deletion_timestamp = Some(Time(now));
+        assert!(!job.is_behind() && job.is_blocked());
         assert_eq!(code(&job, Until::Blocked), None);
     }
 }

@@ -173,9 +173,11 @@ pub fn changeable<K: Workload>(verb: &str, object: &K) -> Result<(), Failure> {
         return Ok(());
     }
     let kind = K::kind(&());
+    // Nothing follows an object that is over: a watch of it ends at once.
+    let follows = if object.is_over() { " shows it" } else { " -w follows that" };
     let message = format!(
-        "cannot {verb} {kind} {}: it is being deleted; {} -w follows that, and once it is gone \
-         another {kind} can flash its devices",
+        "cannot {verb} {kind} {}: it is being deleted; {}{follows}, and once it is gone another \
+         {kind} can flash its devices",
         full_name(object),
         command_for("status", object)
     );

@@ -52,6 +52,7 @@ pub fn list(rollouts: &[FlashRollout], with_namespace: bool) -> String {
         let name = if with_namespace { full_name(rollout) } else { rollout.name_any() };
         let unseen = rollout.has_status() && rollout.is_behind();
         let unseen = unseen.then(|| "last change not seen by the operator yet".to_owned());
+        let awaited = status.waiting_for.filter(|_| !rollout.is_in_deletion());
         [
             name,
             state(rollout),
@@ -59,7 +60,7 @@ pub fn list(rollouts: &[FlashRollout], with_namespace: bool) -> String {
             status.progress.unwrap_or_default(),
             status.counts.unwrap_or_default().failed.to_string(),
             rollout.spec.version.clone(),
-            unseen.or(status.waiting_for).unwrap_or_default(),
+            unseen.or(awaited).unwrap_or_default(),
         ]
     };
     let headings = ["ROLLOUT", "STATE", "BATCH", "PROGRESS", "FAILED", "VERSION", "WAITS FOR"];
@@ -203,6 +204,10 @@ fn times(status: &FlashRolloutStatus, now: Timestamp) -> Option<String> {
 /// Returns what the rollout waits for, and what to do.
 fn waiting(rollout: &FlashRollout, status: &FlashRolloutStatus) -> Vec<String> {
     let mut lines = Vec::new();
+    // Nobody can let it continue: the commands refuse to change it.
+    if rollout.is_in_deletion() {
+        return lines;
+    }
     if !rollout.is_over()
         && let Some(awaited) = &status.waiting_for
     {
@@ -352,6 +357,7 @@ pub fn json(rollout: &FlashRollout) -> Value {
 #[cfg(test)]
 mod tests {
     use flashjob_api::RolloutPhase;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::super::tests::rollout;
     use super::*;
@@ -440,6 +446,11 @@ mod tests {
         assert!(rollout.is_blocked() && line(&rollout).contains("rollout retry hall -n fleet"));
         rollout.spec.suspend = Some(true);
         assert!(line(&rollout).contains("rollout resume hall -n fleet"), "{}", line(&rollout));
+        rollout.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let text = [details(&rollout, frame(0)), line(&rollout), list(&[rollout])].join("\n");
+        for unwanted in ["approval of batch ten", "See status.failed", "rollout resume"] {
+            assert!(!text.contains(unwanted), "{unwanted}: {text}");
+        }
     }
 
     #[test]

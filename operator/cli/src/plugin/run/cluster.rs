@@ -3,7 +3,7 @@
 use flashjob_api::akri;
 use kube::{Api, Client};
 
-use crate::cause::{root, through_proxy};
+use crate::cause::{no_answer, root};
 use crate::cluster::kubeconfig;
 use crate::failure::{Code, Failure};
 
@@ -33,17 +33,20 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
     }
 }
 
-/// Returns the failure of a read: permission denied, or a cluster that does not answer.
+/// Returns the failure of a read: an invalid name, permission denied, or a cluster that does not
+/// answer.
 fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
     let cause = match error {
         kube::Error::Api(status) => status.message.clone(),
-        _ => {
-            let through = through_proxy();
-            format!("the API server does not answer{through}: {}", root(error))
+        kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => {
+            format!("a name on the command line is invalid: {}", root(error))
         }
+        _ => no_answer(error),
     };
     let message = format!("cannot read Akri Instance {namespace}/{name}: {cause}");
     match error {
+        // Names are part of the URL's path; these errors occur before anything is sent.
+        kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => Failure::usage(message),
         kube::Error::Api(status) if [401, 403].contains(&status.code) => {
             let message = format!(
                 "{message}; the user of the kubeconfig needs the verb get on instances.akri.sh in \
@@ -52,5 +55,27 @@ fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
             Failure::new(Code::Unavailable, "AccessDenied", message)
         }
         _ => Failure::new(Code::Unavailable, "ClusterUnreachable", message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn only_a_request_without_an_answer_is_told_as_such() {
+        let invalid = Request::get("a b").body(()).expect_err("a blank in a URL");
+        let invalid = unread("fleet", "a b", &kube::Error::HttpError(invalid));
+        assert_eq!(invalid.code, Code::Usage);
+        let expected =
+            "cannot read Akri Instance fleet/a b: a name on the command line is invalid";
+        assert!(invalid.message.starts_with(expected), "{}", invalid.message);
+        let page = serde_json::from_str::<u8>("<html>").expect_err("no JSON");
+        let page = unread("fleet", "akri-a", &kube::Error::SerdeError(page));
+        assert_eq!(page.code, Code::Unavailable);
+        let expected = "cannot read Akri Instance fleet/akri-a: the answer cannot be read: expect";
+        assert!(page.message.starts_with(expected), "{}", page.message);
     }
 }
