@@ -13,6 +13,7 @@ mod lost;
 mod model;
 mod moved;
 mod pools;
+mod ports;
 mod proof;
 mod properties;
 mod protect;
