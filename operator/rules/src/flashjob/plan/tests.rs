@@ -12,6 +12,7 @@ mod guards;
 mod lost;
 mod model;
 mod moved;
+mod orphans;
 mod pools;
 mod ports;
 mod proof;
