@@ -12,6 +12,7 @@ mod devices;
 mod locks;
 mod memory;
 mod observe;
+mod orphans;
 pub mod pace;
 pub mod rollouts;
 mod take;
@@ -34,6 +35,7 @@ use departed::Departed;
 pub use devices::Devices;
 pub use locks::Locks;
 pub use memory::Memory;
+use orphans::Orphans;
 use rollouts::Rollouts;
 use version::newer;
 
@@ -76,6 +78,7 @@ pub struct World {
     /// IP addresses and host names that flash Services hold, with the number of Services.
     addresses: HashMap<String, usize>,
     departed: Departed,
+    orphans: Orphans,
     /// Jobs that wait for a device that another job or Pod holds.
     waiting: HashSet<JobKey>,
 }
@@ -125,12 +128,18 @@ impl World {
         // Pods that still exist keep their locks: garbage collection deletes them later, and until
         // then their containers may run.
         if let Some(pods) = self.pods.get_mut(key) {
-            let locks = &mut self.locks;
+            let (locks, orphans) = (&mut self.locks, &mut self.orphans);
             pods.retain(|_, pod| {
                 if pod.gone.is_some() {
                     locks.forget_pod(&pod.uid);
+                    return false;
                 }
-                pod.gone.is_none()
+                orphans.note(pod, false);
+                // The job waited until nothing of it could be running.
+                if !locks.has_pod(&pod.uid) {
+                    orphans.end(&pod.uid);
+                }
+                true
             });
         }
     }
@@ -157,6 +166,10 @@ impl World {
             return None;
         }
         self.locks.see_pod(&pod);
+        let has_job = self.jobs.get(&key).is_some_and(|job| job.uid == pod.job_uid);
+        if self.orphans.note(&pod, has_job) {
+            self.locks.forget_pod(&pod.uid);
+        }
         pods.insert(pod.name.clone(), Arc::new(pod));
         Some(key)
     }
@@ -167,10 +180,14 @@ impl World {
         let Some(pods) = self.pods.get_mut(job) else { return };
         let Some(pod) = pods.get(name).filter(|pod| pod.uid == uid) else { return };
         let ended = pod.ended.is_some();
-        if ended || !self.jobs.contains_key(job) {
+        // No plan confirms the deletion of a Pod whose FlashJob was deleted, and perhaps created
+        // again under its name.
+        let has_job = self.jobs.get(job).is_some_and(|owner| owner.uid == pod.job_uid);
+        self.orphans.forget(uid);
+        if ended || !has_job {
             self.locks.forget_pod(uid);
         }
-        if !self.jobs.contains_key(job) {
+        if !has_job {
             pods.remove(name);
         } else if pod.gone.is_none() {
             // A Pod whose end was observed is kept too: its outcome may not be stored yet.

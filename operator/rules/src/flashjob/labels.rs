@@ -27,6 +27,6 @@ pub mod annotation {
     pub const IDENTITY: &str = "application.flashjob.nbfc.io/device-identity";
     /// Name of the Akri Instance.
     pub const INSTANCE: &str = "application.flashjob.nbfc.io/instance";
-    /// Plugin and device type that share a pooled Service.
+    /// Plugin, device type and ports that share a pooled Service.
     pub const POOL: &str = "application.flashjob.nbfc.io/pool";
 }

@@ -65,6 +65,9 @@ pub struct Observed {
     pub unreachable: Arc<HashMap<String, Timestamp>>,
     /// Holders of devices that this job wants, by identity.
     pub holders: HashMap<Identity, Holder>,
+    /// Time at which the next Pod whose FlashJob is gone releases its device; None if this job
+    /// waits for no holder.
+    pub orphan_ends_at: Option<Timestamp>,
     /// True if any flash Service in the installation holds an address; if the job requests a
     /// specific address, true if that address is held.
     pub addresses_in_use: bool,

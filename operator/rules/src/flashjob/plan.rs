@@ -89,6 +89,10 @@ pub fn plan(observed: &Observed) -> Plan {
     draft.follow_attempts();
     draft.take_over();
     draft.process_queue();
+    // No event tells of the release of a device by a Pod that a dead node keeps.
+    if let Some(at) = observed.orphan_ends_at {
+        draft.wake(at);
+    }
     // Cleaning needs all decisions: a pooled Service that a waiting device can use is kept. The
     // budget needs the steps: it is requested together with the first Pod.
     draft.clean();

@@ -74,6 +74,12 @@ impl Locks {
         true
     }
 
+    /// Returns true if this Pod locks its device.
+    #[must_use]
+    pub fn has_pod(&self, uid: &str) -> bool {
+        self.pods.contains_key(uid)
+    }
+
     /// Devices that jobs have locked, as job and uid, each once.
     pub fn held_devices(&self) -> impl Iterator<Item = (&JobKey, &str)> {
         self.of_job.iter().flat_map(|(job, holds)| {

@@ -30,6 +30,7 @@ impl World {
     pub fn observe(&mut self, key: &JobKey, now: Timestamp) -> Option<Observed> {
         let job = self.jobs.get(key)?.clone();
         self.drop_expired_pods(&job, now);
+        self.release_orphans(now);
         let pods: Vec<Arc<Pod>> = self
             .pods
             .get(key)
@@ -86,6 +87,7 @@ impl World {
             Some(address) => self.addresses.contains_key(&address.to_string()),
             None => !self.addresses.is_empty(),
         };
+        let orphan_ends_at = self.orphans.next_end().filter(|_| !holders.is_empty());
         let observed = Observed {
             now,
             devices,
@@ -97,6 +99,7 @@ impl World {
             leaving_pods: memory.leaving_pods.clone(),
             unreachable: memory.unreachable.clone(),
             holders,
+            orphan_ends_at,
             addresses_in_use,
             kept_addresses,
             plugins: self.plugins.clone(),
@@ -220,6 +223,15 @@ impl World {
             }
         }
         counts
+    }
+
+    /// Releases the devices of Pods whose FlashJob is gone, once nothing of them can run.
+    fn release_orphans(&mut self, now: Timestamp) {
+        let jobs = &self.jobs;
+        let has_job = |key: &JobKey, uid: &str| jobs.get(key).is_some_and(|job| job.uid == uid);
+        for uid in self.orphans.take_ended(has_job, now) {
+            self.pod_released |= self.locks.forget_pod(&uid);
+        }
     }
 
     /// Forgets a vanished Pod once nothing of it can run and its attempt is no longer the stored

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, EnvVar, PersistentVolumeClaimVolumeSource, Pod, PodSpec,
-    PodStatus, SecretVolumeSource, Service, ServiceStatus, Volume,
+    PodStatus, SecretVolumeSource, Service, ServicePort, ServiceSpec, ServiceStatus, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::Deserialize;
@@ -34,7 +34,14 @@ struct PodPart {
 #[derive(Deserialize)]
 struct ServicePart {
     metadata: MetadataPart,
+    spec: Option<ServiceSpecPart>,
     status: Option<ServiceStatus>,
+}
+
+#[derive(Deserialize)]
+struct ServiceSpecPart {
+    // A Service with other ports than its plugin's latest answer is replaced.
+    ports: Option<Vec<ServicePort>>,
 }
 
 #[derive(Deserialize)]
@@ -95,9 +102,14 @@ impl From<PodPart> for Pod {
 
 impl From<ServicePart> for Service {
     fn from(part: ServicePart) -> Self {
-        let ServicePart { metadata, status } = part;
-        // The status has the addresses; no decision depends on the spec of a flash Service.
-        Self { metadata: metadata.into(), spec: None, status }
+        let ServicePart { metadata, spec, status } = part;
+        Self { metadata: metadata.into(), spec: spec.map(ServiceSpecPart::into), status }
+    }
+}
+
+impl From<ServiceSpecPart> for ServiceSpec {
+    fn from(part: ServiceSpecPart) -> Self {
+        Self { ports: part.ports, ..Self::default() }
     }
 }
 
@@ -274,12 +286,17 @@ mod tests {
     fn a_flash_service_is_the_same_as_from_the_whole_object() {
         let object = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": metadata(),
-            "spec": {"type": "LoadBalancer", "ports": [{"port": 4433}], "clusterIP": "10.1.2.3"},
+            "spec": {
+                "type": "LoadBalancer", "clusterIP": "10.1.2.3",
+                "ports": [{"port": 4433}, {"name": "tftp", "port": 69, "protocol": "UDP"}],
+            },
             "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}, {"hostname": "lb"}]}},
         });
         let whole: Service = serde_json::from_value(object.clone()).expect("a Service");
         let part = Service::read(&object.to_string()).expect("a part of a Service");
         let whole = observed::Service::of(&whole).expect("a flash Service");
+        let ports: Vec<u16> = whole.ports.iter().map(|(_, number)| *number).collect();
+        assert_eq!(ports, [4433, 69]);
         assert_eq!(observed::Service::of(&part), Some(whole));
     }
 }

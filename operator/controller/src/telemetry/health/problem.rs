@@ -167,6 +167,22 @@ impl Problem {
     }
 }
 
+/// Suffix that the chart gives to the Role for the operator's own namespace. The rest of the name,
+/// like that of the next one, is chosen by the release.
+const OWN_IN_CHART: &str = "-own";
+/// Suffix that the chart gives to the ClusterRole for DevicePlugins.
+const DEVICE_PLUGINS_IN_CHART: &str = "-deviceplugins";
+/// Name that the chart gives to the ClusterRole of an operator that watches all namespaces.
+const ALL_NAMESPACES_IN_CHART: &str = "flashjob-operator-all-namespaces";
+
+/// The role that grants a right, with its binding.
+struct GrantingRole {
+    /// Kind, name and namespace in deploy/rbac.
+    role: String,
+    /// Name in the Helm chart, or a part of it.
+    in_chart: String,
+}
+
 /// A request that the operator depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -232,17 +248,10 @@ impl Request<'_> {
             .namespace()
             .map_or_else(|| "in the cluster".to_owned(), |name| format!("in namespace {name}"));
         let file = if installation.watched.is_some() { "namespaced" } else { "role" };
-        let role = match (self.resource, &installation.watched) {
-            (LEASES | SECRETS, _) => {
-                format!("Role flashjob-operator-own in namespace {}", installation.namespace)
-            }
-            (DEVICE_PLUGINS, Some(_)) => "ClusterRole flashjob-operator-deviceplugins".to_owned(),
-            (_, Some(watched)) => format!("Role flashjob-operator in namespace {watched}"),
-            (_, None) => "ClusterRole flashjob-operator".to_owned(),
-        };
+        let GrantingRole { role, in_chart } = self.granting_role();
         let rest = format!(
             "the right to {verb} them {place} is missing: {words}; grant it with {role} and its \
-             binding (deploy/rbac/{file}.yaml, or the chart's RBAC)"
+             binding (deploy/rbac/{file}.yaml; in the chart both have {in_chart})"
         );
         let object = format!("{verb} {resource}");
         Problem {
@@ -250,6 +259,31 @@ impl Request<'_> {
             cause: Cause::RightMissing,
             object,
         }
+    }
+
+    /// Returns the role that grants the right.
+    fn granting_role(&self) -> GrantingRole {
+        let Installation { namespace, watched, .. } = self.installation;
+        let (role, in_chart) = match (self.resource, watched) {
+            (LEASES | SECRETS, _) => (
+                format!("Role flashjob-operator-own in namespace {namespace}"),
+                format!("the suffix {OWN_IN_CHART}"),
+            ),
+            (DEVICE_PLUGINS, Some(_)) => (
+                "ClusterRole flashjob-operator-deviceplugins".to_owned(),
+                format!("the suffix {DEVICE_PLUGINS_IN_CHART}"),
+            ),
+            (_, Some(watched)) => (
+                format!("Role flashjob-operator in namespace {watched}"),
+                // The chart cuts this name, so that a suffix fits.
+                format!("the prefix {}", namespace.chars().take(40).collect::<String>()),
+            ),
+            (_, None) => (
+                "ClusterRole flashjob-operator".to_owned(),
+                format!("the name {ALL_NAMESPACES_IN_CHART}"),
+            ),
+        };
+        GrantingRole { role, in_chart }
     }
 
     fn not_found(&self, words: &str) -> Problem {
@@ -371,22 +405,56 @@ mod tests {
             missing.message,
             "flashjobs.application.flashjob.nbfc.io: the right to watch them in the cluster is \
              missing: the server's words; grant it with ClusterRole flashjob-operator and its \
-             binding (deploy/rbac/role.yaml, or the chart's RBAC)"
+             binding (deploy/rbac/role.yaml; in the chart both have the name \
+             flashjob-operator-all-namespaces)"
         );
         for (resource, watched, expected) in [
             (
                 PODS,
                 Some("fleet"),
-                ["in namespace fleet", "Role flashjob-operator in namespace fl"],
+                [
+                    "in namespace fleet is missing",
+                    "Role flashjob-operator in namespace fleet",
+                    "namespaced.yaml; in the chart both have the prefix ops)",
+                ],
             ),
-            (LEASES, None, ["in namespace ops", "Role flashjob-operator-own in namespace ops"]),
-            (DEVICE_PLUGINS, Some("fleet"), ["in the cluster", "flashjob-operator-deviceplugins"]),
+            (
+                LEASES,
+                None,
+                [
+                    "in namespace ops is missing",
+                    "Role flashjob-operator-own in namespace ops",
+                    "role.yaml; in the chart both have the suffix -own)",
+                ],
+            ),
+            (
+                DEVICE_PLUGINS,
+                Some("fleet"),
+                [
+                    "in the cluster is missing",
+                    "ClusterRole flashjob-operator-deviceplugins",
+                    "namespaced.yaml; in the chart both have the suffix -deviceplugins)",
+                ],
+            ),
         ] {
             let message = problem(403, "list", resource, watched).message;
             assert!(expected.iter().all(|part| message.contains(part)), "{message}");
         }
         // Each missing permission is a problem of its own, although the cause is the same.
         assert_ne!(missing.object, problem(403, "list", FLASH_JOBS, None).object);
+    }
+
+    #[test]
+    fn the_chart_names_its_roles_as_the_messages_say() {
+        let roles = include_str!("../../../../../deploy/chart/templates/rbac.yaml");
+        let names = include_str!("../../../../../deploy/chart/templates/_helpers.tpl");
+        for suffix in [OWN_IN_CHART, DEVICE_PLUGINS_IN_CHART] {
+            assert!(roles.contains(&format!("(printf \"%s{suffix}\"")), "{suffix}");
+        }
+        assert!(names.lines().any(|line| line == ALL_NAMESPACES_IN_CHART));
+        // Name of the Role in the watched namespace.
+        let begin = r#"$words := printf "%s-%s" .Release.Namespace"#;
+        assert!(names.contains(begin) && names.contains("trunc 40"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use flashjob_types::plugin::{Port, Protocol};
 use k8s_openapi::api::core::v1 as core;
 use kube_core::ResourceExt;
 
@@ -29,8 +30,10 @@ pub struct Service {
     pub attempt: Option<u32>,
     /// Slot, by which it selects its Pods.
     pub slot: Option<String>,
-    /// Plugin and device type that share it, in Pooled exposure.
+    /// Plugin, device type and ports that share it, in Pooled exposure.
     pub pool: Option<String>,
+    /// Protocols and numbers of the ports that it forwards.
+    pub ports: Vec<(Protocol, u16)>,
     /// Its addresses, once assigned: IP addresses before host names.
     pub addresses: Vec<Address>,
     /// True if it is being deleted.
@@ -100,10 +103,37 @@ impl Service {
             attempt: text(label::ATTEMPT).and_then(|attempt| attempt.parse().ok()),
             slot: text(label::SLOT),
             pool: service.annotations().get(crate::flashjob::labels::annotation::POOL).cloned(),
+            ports: ports(service),
             addresses: addresses(service),
             deleting: service.metadata.deletion_timestamp.is_some(),
         })
     }
+
+    /// Returns true if it forwards all of these ports. Admission may have added others.
+    #[must_use]
+    pub fn forwards(&self, ports: &[Port]) -> bool {
+        let forwards = |port: &Port| {
+            self.ports
+                .iter()
+                .any(|(protocol, number)| *protocol == port.protocol && *number == port.number)
+        };
+        ports.iter().all(forwards)
+    }
+}
+
+fn ports(service: &core::Service) -> Vec<(Protocol, u16)> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let port = |port: &core::ServicePort| {
+        let protocol = match port.protocol.as_deref() {
+            // The default of Kubernetes.
+            None | Some("TCP") => Protocol::Tcp,
+            Some("UDP") => Protocol::Udp,
+            // SCTP, which no plugin can ask for.
+            Some(_) => return None,
+        };
+        Some((protocol, u16::try_from(port.port).ok()?))
+    };
+    ports.filter_map(port).collect()
 }
 
 /// Addresses that the load balancer assigned, except those for which it reports an error on a

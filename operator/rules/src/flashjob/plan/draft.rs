@@ -22,6 +22,7 @@ use crate::flashjob::observed::{
     Traits, after,
 };
 use pools::Pools;
+pub(super) use pools::pool_of;
 use proven::Proven;
 
 /// Finding of the guards: the device's plugin, or the result that the device gets.

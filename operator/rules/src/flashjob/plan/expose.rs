@@ -8,8 +8,9 @@ use flashjob_types::plugin::{self, PluginError};
 use super::draft::Draft;
 use super::firmware::Proof;
 use super::objects::DescribedAttempt;
+use super::steps::Step;
 use crate::flashjob::make;
-use crate::flashjob::observed::{Built, PluginView, Question};
+use crate::flashjob::observed::{AddressWish, Built, PluginView, Question, Service};
 
 /// Result of asking a plugin.
 pub(super) enum BuildAnswer {
@@ -84,6 +85,9 @@ impl Draft<'_> {
             return self.make_service(described, &name, None);
         };
         let wish = self.address_wish(uid, flash.needs_ip);
+        if !service.forwards(&flash.ports) {
+            return self.replace_service(uid, &wish, service);
+        }
         match wish.choose(&service.addresses) {
             Some(address) if !service.deleting => {
                 let text = address.text.clone();
@@ -93,6 +97,21 @@ impl Draft<'_> {
                 let addresses = service.addresses.clone();
                 self.await_address(uid, &wish, &addresses);
             }
+        }
+    }
+
+    /// Deletes the Service of an attempt whose plugin now names other ports: since it was created,
+    /// the plugin or its settings have changed. The attempt has no Pod yet, so no device uses the
+    /// Service. Once it is gone, another one is created.
+    fn replace_service(&mut self, uid: &str, wish: &AddressWish, service: &Service) {
+        self.await_address(uid, wish, &[]);
+        let state = self.records.get(uid).map(|record| record.state);
+        // If the wait is over, the Service is deleted as that of any attempt that is over.
+        if state == Some(DeviceState::Exposing) && !service.deleting {
+            self.step(Step::DeleteService {
+                name: service.name.clone(),
+                uid: service.uid.clone(),
+            });
         }
     }
 

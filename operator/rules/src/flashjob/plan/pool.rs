@@ -3,12 +3,13 @@
 //!
 //! A Service is kept while a Pod has its slot, for a while after an attempt whose device may still
 //! connect, and as long as a device of its pool can use it next. A pool that waits for a Service
-//! replaces one that another pool does not use.
+//! replaces one that another pool does not use. Devices share a pool if they have the same plugin,
+//! type and ports.
 
 use flashjob_api::{DeviceState, reason};
 use hashbrown::HashSet;
 
-use super::draft::Draft;
+use super::draft::{Draft, pool_of};
 use super::objects::DescribedAttempt;
 use super::steps::Step;
 use crate::flashjob::make::pool_name;
@@ -77,8 +78,8 @@ impl<'a> Draft<'a> {
         slots
     }
 
-    /// The pool whose Services a device uses.
-    fn pool_of(&self, uid: &str, plugin: &PluginView) -> String {
+    /// Plugin and type of a device.
+    fn kind_of(&self, uid: &str, plugin: &PluginView) -> String {
         let kind = self.device_type(uid).map(|kind| kind.to_string()).unwrap_or_default();
         format!("{}/{kind}", plugin.name)
     }
@@ -86,7 +87,7 @@ impl<'a> Draft<'a> {
     /// Takes a free Service of the device's pool, or creates one if there is room.
     pub(super) fn expose_pooled(&mut self, described: DescribedAttempt<'_>) {
         let uid = described.uid;
-        let pool = self.pool_of(uid, described.plugin);
+        let pool = pool_of(&self.kind_of(uid, described.plugin), &described.flash.ports);
         let wish = self.address_wish(uid, described.flash.needs_ip);
         if let Some((slot, address)) = self.pools.take(&pool, &wish) {
             return self.make_pod(described, Some(&address), &slot);
@@ -125,10 +126,21 @@ impl<'a> Draft<'a> {
     /// Counts a device that waits for its turn and could start: a free Service of its pool will be
     /// used.
     pub(super) fn note_queued(&mut self, uid: &str) {
-        if self.pools.total > 0
-            && let Some(plugin) = self.plugin_for(uid)
-        {
-            *self.pools.queued.entry(self.pool_of(uid, plugin)).or_default() += 1;
+        if self.pools.total == 0 {
+            return;
+        }
+        let Some(plugin) = self.plugin_for(uid) else { return };
+        let kind = self.kind_of(uid, plugin);
+        let observed: &'a Observed = self.observed;
+        let answer = observed.answers.built.get(uid);
+        let answer = answer.filter(|built| built.plugin == plugin.name);
+        match answer.and_then(|built| built.pod.as_ref().ok()) {
+            // It needs no Service.
+            Some(flash) if flash.ports.is_empty() => {}
+            Some(flash) => {
+                *self.pools.queued.entry(pool_of(&kind, &flash.ports)).or_default() += 1;
+            }
+            None => *self.pools.queued_without_ports.entry(kind).or_default() += 1,
         }
     }
 
@@ -168,10 +180,11 @@ impl<'a> Draft<'a> {
         // Each Service in deletion makes room for one that a pool lacks.
         let lacking = self.pools.short.saturating_sub(self.pools.deleting);
         let mut surplus = over.max(lacking);
+        let next_users: Vec<usize> =
+            self.pools.free.keys().map(|pool| self.pools.next_users(pool)).collect();
         let pools = &mut self.pools;
-        for (pool, free) in &mut pools.free {
+        for ((pool, free), queued) in pools.free.iter_mut().zip(next_users) {
             let waiting = pools.waiting.get(*pool).copied().unwrap_or(0);
-            let queued = pools.queued.get(*pool).copied().unwrap_or(0);
             while free.len() > waiting + queued {
                 useless.extend(free.pop());
                 surplus = surplus.saturating_sub(1);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flashjob_types::plugin::Port;
 use hashbrown::{HashMap, HashSet};
 
 use crate::flashjob::observed::{Address, AddressWish, Service};
@@ -20,6 +21,8 @@ pub struct Pools<'a> {
     pub waiting: HashMap<String, usize>,
     /// Devices that could use a Service next, by pool.
     pub queued: HashMap<String, usize>,
+    /// Such devices whose ports their plugin has not named yet, by plugin and device type.
+    pub queued_without_ports: HashMap<String, usize>,
     /// Number of pooled Services, including those that are being deleted.
     pub total: usize,
     pub deleting: usize,
@@ -36,6 +39,21 @@ impl Pools<'_> {
         free.flat_map(|service| service.addresses.iter().cloned()).collect()
     }
 
+    /// Number of devices that could use a Service of this pool next.
+    pub fn next_users(&self, pool: &str) -> usize {
+        let queued = self.queued.get(pool).copied().unwrap_or(0);
+        let kind = kind_of(pool);
+        let without_ports = self.queued_without_ports.get(kind).copied().unwrap_or(0);
+        let is_needed = queued > 0 || self.waiting.contains_key(pool);
+        let mut needed = self.waiting.keys().chain(self.queued.keys());
+        // A changed plugin names the same other ports for the whole queue. The Services with the
+        // previous ports must not hold addresses until it has answered for all of it.
+        if without_ports > 0 && !is_needed && needed.any(|other| kind_of(other) == kind) {
+            return 0;
+        }
+        queued + without_ports
+    }
+
     /// Takes a free Service with a suitable address; returns its slot and its address.
     pub fn take(&mut self, pool: &str, wish: &AddressWish) -> Option<(String, String)> {
         let free = self.free.get_mut(pool)?;
@@ -43,4 +61,17 @@ impl Pools<'_> {
         let service = free.remove(at);
         Some((service.slot.clone()?, wish.choose(&service.addresses)?.text.clone()))
     }
+}
+
+/// Name of the pool of devices of this kind whose plugin names these ports.
+pub fn pool_of(kind: &str, ports: &[Port]) -> String {
+    let mut ports: Vec<String> =
+        ports.iter().map(|port| format!("{:?}:{}", port.protocol, port.number)).collect();
+    ports.sort_unstable();
+    format!("{kind}/{}", ports.join(","))
+}
+
+/// Plugin and device type of a pool.
+fn kind_of(pool: &str) -> &str {
+    pool.rsplit_once('/').map_or(pool, |(kind, _)| kind)
 }
