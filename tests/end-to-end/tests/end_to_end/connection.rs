@@ -23,7 +23,7 @@ const REPLACED: usize = 3;
 /// Fraction of requests after which the API server sends GOAWAY: the highest that it accepts.
 const GOAWAY_CHANCE: f64 = 0.02;
 /// Most jobs until then. The operator sends about 100 requests for one.
-const JOBS: usize = 12;
+const JOBS: usize = 30;
 
 /// One control plane serves all cases: each fault is over before the next begins.
 #[tokio::test]
@@ -46,9 +46,10 @@ async fn under_faults_of_the_connection_a_device_is_flashed_as_often_as_its_atte
     let wire = Wire::start(&mut testbed.control_plane).await?;
     testbed.start_operator().await?;
     more_requests_at_once_than_streams_need_no_other_connection(&testbed, &wire).await?;
+    let calm = opened_without_a_fault(&testbed, &wire).await?;
     connections_are_cut_during_a_run(&testbed, &wire).await?;
     connections_fall_silent_during_a_run(&testbed, &wire).await?;
-    the_api_server_asks_for_other_connections(&mut testbed, &wire).await?;
+    the_api_server_asks_for_other_connections(&mut testbed, &wire, calm).await?;
     nothing_left(&testbed).await
 }
 
@@ -103,12 +104,21 @@ async fn connections_fall_silent_during_a_run(
     Ok(())
 }
 
+/// Returns how many connections a job opens without a fault: the fewest of two, as a busy machine
+/// adds some. Has to come before the faults: some connections are replaced long after them.
+async fn opened_without_a_fault(testbed: &Testbed, wire: &Wire) -> anyhow::Result<usize> {
+    let runs =
+        [opened_during_a_run(testbed, wire).await?, opened_during_a_run(testbed, wire).await?];
+    let calm = runs[0].min(runs[1]);
+    ensure!(calm <= FEW, "{calm} connections were opened without a fault");
+    Ok(calm)
+}
+
 async fn the_api_server_asks_for_other_connections(
     testbed: &mut Testbed,
     wire: &Wire,
+    calm: usize,
 ) -> anyhow::Result<()> {
-    let calm = opened_during_a_run(testbed, wire).await?;
-    ensure!(calm <= FEW, "{calm} connections were opened without a fault");
     testbed.control_plane.stop_api_server().await?;
     testbed.control_plane.set_goaway_chance(GOAWAY_CHANCE);
     testbed.control_plane.start_api_server().await?;

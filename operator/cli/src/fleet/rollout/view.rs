@@ -447,7 +447,8 @@ mod tests {
         rollout.spec.suspend = Some(true);
         assert!(line(&rollout).contains("rollout resume hall -n fleet"), "{}", line(&rollout));
         rollout.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        let text = [details(&rollout, frame(0)), line(&rollout), list(&[rollout])].join("\n");
+        let text =
+            [details(&rollout, frame(0)), line(&rollout), list(&[rollout], false)].join("\n");
         for unwanted in ["approval of batch ten", "See status.failed", "rollout resume"] {
             assert!(!text.contains(unwanted), "{unwanted}: {text}");
         }
