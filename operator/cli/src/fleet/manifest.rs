@@ -32,7 +32,7 @@ pub fn of_kind(path: &Path, kind: &str) -> Result<Vec<Value>, Failure> {
 pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
     let (mut objects, others): (Vec<Value>, Vec<Value>) =
         objects(path)?.into_iter().partition(|object| object["kind"] == kind);
-    let file = path.display();
+    let file = source_name(path).display();
     match (objects.len(), objects.pop()) {
         (1, Some(object)) => Ok(object),
         (0, _) => {
@@ -59,8 +59,8 @@ where
     K: DeserializeOwned + CustomResourceExt + Resource<DynamicType = ()>,
 {
     let kind = K::kind(&());
-    let refused =
-        |why| Failure::usage(format!("{}: the {kind} cannot be read: {why}", path.display()));
+    let file = source_name(path).display();
+    let refused = |why| Failure::usage(format!("{file}: the {kind} cannot be read: {why}"));
     // Another version has other fields.
     if let Some(fault) = definition::version_fault::<K>(&object) {
         return Err(invalid::<K>(path, &fault));
@@ -81,7 +81,17 @@ where
 
 /// Returns the failure for an object of a file that the API server or the operator would refuse.
 pub fn invalid<K: Resource<DynamicType = ()>>(path: &Path, fault: &str) -> Failure {
-    Failure::usage(format!("{}: the {} is not valid: {fault}", path.display(), K::kind(&())))
+    let file = source_name(path).display();
+    Failure::usage(format!("{file}: the {} is not valid: {fault}", K::kind(&())))
+}
+
+/// Returns the name of a file for messages.
+pub fn source_name(path: &Path) -> &Path {
+    if is_standard_input(path) { Path::new("standard input") } else { path }
+}
+
+fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-")
 }
 
 /// Path of the first field that a kind does not have. The API server refuses it too where
@@ -126,7 +136,7 @@ pub fn written(metadata: ObjectMeta) -> ObjectMeta {
 /// Reads all objects of a file: documents, and the items of lists.
 fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text(path)?).map_err(|error| {
-        Failure::usage(format!("{} is not YAML or JSON: {error}", path.display()))
+        Failure::usage(format!("{} is not YAML or JSON: {error}", source_name(path).display()))
     })?;
     // Nothing between two `---`, or after the last one, is an empty document.
     let items = documents.into_iter().filter(|document| !document.is_null());
@@ -139,11 +149,11 @@ fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
-    let (read, path) = match path == Path::new("-") {
-        true => (std::io::read_to_string(std::io::stdin()), Path::new("standard input")),
-        false => (std::fs::read_to_string(path), path),
+    let read = match is_standard_input(path) {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(path),
     };
-    read.map_err(|error| Failure::unreadable(path, &error))
+    read.map_err(|error| Failure::unreadable(source_name(path), &error))
 }
 
 #[cfg(test)]
@@ -164,6 +174,13 @@ mod tests {
         let message = read.map_err(|failure| failure.message).expect_err("refused");
         let expected = "a.yaml: the FlashJob is not valid: spec.uuid[0]: Invalid value: \"ABC\":";
         assert!(message.starts_with(expected), "{message}");
+    }
+
+    #[test]
+    fn a_fault_of_standard_input_does_not_name_a_dash() {
+        let read: Result<FlashJob, _> = decoded(Path::new("-"), json!({"kind": "FlashJob"}));
+        let message = read.map_err(|failure| failure.message).expect_err("refused");
+        assert!(message.starts_with("standard input: the FlashJob is not valid: "), "{message}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::manifest::applicable;
 use super::parameters::Change;
 use super::prompt;
 use super::run::results_of_run;
-use super::workload::{Workload, changeable, command_for, resource};
+use super::workload::{Workload, full_name, resource};
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
@@ -55,11 +55,11 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
     interruption.says("nothing was created");
     let place = command.scope.place().await?;
     let old = place.read::<FlashJob>(&command.name).await?;
-    retriable(&old)?;
     let mut chosen = failed(&old, &command.reason)?;
     if !command.again {
         chosen.leave_out(&covered(&old, &newer(&place, &old).await?), &old)?;
     }
+    chosen.notes.extend(deletion_note(&old));
     let mut job = FlashJob::new("", old.spec.clone());
     job.spec.uuid.clone_from(&chosen.uids);
     // A new FlashJob is a new run, and is not to start paused.
@@ -95,16 +95,14 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
     Ok(Report::new(text, json!(job)).with(Output::Name, resource(&job)))
 }
 
-/// Checks that a FlashJob can be retried.
-///
-/// # Errors
-/// It is being deleted.
-fn retriable(job: &FlashJob) -> Result<(), Failure> {
-    // Once it is gone, so is the list of the devices that failed.
-    changeable("retry", job).map_err(|failure| {
-        let report = command_for("report", job);
-        let message = format!("{}; until then, {report} lists those that failed", failure.message);
-        Failure { message, ..failure }
+/// Returns a note about a FlashJob that is being deleted: it may still hold devices.
+fn deletion_note(job: &FlashJob) -> Option<String> {
+    job.is_in_deletion().then(|| {
+        format!(
+            "FlashJob {} is being deleted. A device whose Pod may still be running waits in the \
+             new FlashJob until that Pod has ended.",
+            full_name(job)
+        )
     })
 }
 
@@ -331,16 +329,17 @@ mod tests {
     }
 
     #[test]
-    fn the_failed_devices_of_a_job_in_deletion_are_to_be_read_before_it_is_gone() {
+    fn the_failed_devices_of_a_job_in_deletion_are_retried_with_a_note() {
         let mut job = job();
-        assert!(retriable(&job).is_ok());
+        assert_eq!(deletion_note(&job), None);
         job.metadata.namespace = Some("fleet".to_owned());
         job.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        let refusal = retriable(&job).expect_err("it is being deleted").message;
-        let expected = "; until then, kubectl flashjob report hall-3 -n fleet lists those that \
-                        failed";
-        assert!(refusal.starts_with("cannot retry FlashJob fleet/hall-3: "), "{refusal}");
-        assert!(refusal.ends_with(expected), "{refusal}");
+        // The API server counts the deletion as a change of the spec.
+        job.metadata.generation = Some(2);
+        job.status.as_mut().expect("a status").observed_generation = Some(1);
+        assert_eq!(failed(&job, &[]).expect("some failed").uids, ["a", "b", "d"]);
+        let note = deletion_note(&job).expect("it is being deleted");
+        assert!(note.starts_with("FlashJob fleet/hall-3 is being deleted. "), "{note}");
     }
 
     #[test]

@@ -11,8 +11,8 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 /// An object, or the error of decoding it. Like [`kube::core::DeserializeGuard`], but parses the
 /// text once instead of building a tree of it twice.
@@ -31,12 +31,22 @@ pub struct UnreadableObject {
 }
 
 impl UnreadableObject {
-    /// Returns its status, or the default if that cannot be decoded either: stored devices in
-    /// flight count even while the spec cannot be decoded.
+    /// Returns its status without the fields that cannot be decoded: stored devices in flight
+    /// count even while the spec cannot be decoded. Without the stored conditions, the times of
+    /// their transitions would differ in each status that reports the error, and it would be
+    /// written again and again.
     #[must_use]
     pub fn status<S: DeserializeOwned + Default>(&self) -> S {
-        let status = self.status.as_ref();
-        status.and_then(|status| serde_json::from_str(status.get()).ok()).unwrap_or_default()
+        let Some(text) = self.status.as_deref().map(RawValue::get) else { return S::default() };
+        if let Ok(status) = serde_json::from_str(text) {
+            return status;
+        }
+        let mut fields: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+        fields.retain(|name, value| {
+            let field = Map::from_iter([(name.clone(), value.clone())]);
+            serde_json::from_value::<S>(Value::Object(field)).is_ok()
+        });
+        serde_json::from_value(Value::Object(fields)).unwrap_or_default()
     }
 }
 
@@ -212,5 +222,25 @@ mod tests {
         assert_eq!(status.message.as_deref(), Some("one device is in flight"));
         let expected = "spec.firmware: invalid type: integer `5`, expected a string";
         assert_eq!(unreadable.to_string(), expected);
+    }
+
+    #[test]
+    fn a_field_of_the_status_that_cannot_be_decoded_leaves_the_others() {
+        let device = json!({"uid": "a", "attempt": "first"});
+        let job = json!({
+            "metadata": {"name": "a"},
+            "spec": {"firmware": "r.io/f:1", "version": "1", "uuid": ["a"]},
+            "status": {"message": "one device is in flight", "devices": [device]},
+        });
+        let Guarded(job): Guarded<FlashJob> =
+            serde_json::from_str(&job.to_string()).expect("an object");
+        let unreadable = job.expect_err("the attempt is no number");
+        assert!(unreadable.error.starts_with("status.devices[0].attempt: "), "{unreadable}");
+        let status: FlashJobStatus = unreadable.status();
+        let expected = FlashJobStatus {
+            message: Some("one device is in flight".to_owned()),
+            ..FlashJobStatus::default()
+        };
+        assert_eq!(status, expected);
     }
 }

@@ -177,8 +177,8 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
             }
             operator.tell(Change::Job(job.key.clone(), JobOutcome::Protected(false)));
         }
-        Step::ConfirmPod { name, device } => {
-            return confirm_pod(operator, job, &name, &device).await;
+        Step::ConfirmPod { name, device, delete } => {
+            return confirm_pod(operator, job, &name, &device, delete).await;
         }
         Step::ReadNode { name } => return read_node(operator, name).await,
     }
@@ -370,11 +370,13 @@ fn refused(
     Ok(())
 }
 
+/// Queries whether a Pod that left the watch still exists, and deletes one that is unwanted.
 async fn confirm_pod(
     operator: &Operator,
     job: &Job,
     name: &str,
     device: &str,
+    is_unwanted: bool,
 ) -> kube::Result<Duration> {
     let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let named_pod = by_name(&pods, name).await?;
@@ -391,7 +393,13 @@ async fn confirm_pod(
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(flashjob_rules::flashjob::labels::label::UUID.to_owned(), device.to_owned());
     // The Pod exists and cannot be followed, so its device stays locked until it is gone.
-    let Some(observed_pod) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };
+    let Some(mut observed_pod) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };
+    if is_unwanted && !observed_pod.deleting {
+        let (client, namespace) = (operator.client.clone(), &job.key.namespace);
+        // Whether it is in deletion or gone now, the next query shows.
+        delete::<core::Pod>(client, namespace, name, &observed_pod.uid).await?;
+        observed_pod.deleting = true;
+    }
     let pause = if observed_pod.ended.is_some() { Duration::ZERO } else { ASK_AGAIN };
     operator.tell(Change::PodUnlabelled(Box::new(observed_pod)));
     Ok(pause)

@@ -294,6 +294,10 @@ fn log(job: &Job, transitions: &Transitions<'_>, times: &HashMap<String, Duratio
 
 #[cfg(test)]
 mod tests {
+    use flashjob_rules::flashjob::plan::plan;
+    use flashjob_rules::world::World;
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]
@@ -320,5 +324,39 @@ mod tests {
         let (before, after) =
             (counted(&[("A", 1), ("B", 2), ("C", 3)]), counted(&[("B", 2), ("C", 4)]));
         assert_eq!(difference(&before, &after), json!({"waiting": {"A": null, "C": 4}}));
+    }
+
+    #[test]
+    fn the_error_of_a_status_that_cannot_be_decoded_is_written_once() {
+        for deletion in [None, Some("2026-01-01T00:00:00Z")] {
+            let mut stored = json!({
+                "metadata": {
+                    "name": "a", "namespace": "fleet", "uid": "u", "resourceVersion": "1",
+                    "generation": 1, "deletionTimestamp": deletion, "finalizers": ["other"],
+                },
+                "spec": {"firmware": "r.io/f:1", "version": "1", "uuid": ["a"]},
+                "status": {"devices": [{"uid": "a", "attempt": "first"}]},
+            });
+            let mut writes = Vec::new();
+            for second in 0..3 {
+                let Guarded(read): Guarded<FlashJob> =
+                    serde_json::from_str(&stored.to_string()).expect("an object");
+                let unreadable = read.expect_err("the attempt is no number");
+                let status = unreadable.status();
+                let job = Job::unreadable(unreadable.metadata, status, unreadable.error);
+                let key = job.key.clone();
+                let mut world = World::default();
+                world.see_job(job);
+                let now = Timestamp::from_second(second).expect("a time");
+                let observed = world.observe(&key, now).expect("the job");
+                let planned = plan(&observed).status.expect("a status");
+                let patch = difference(&observed.job.status, &planned);
+                for (name, value) in patch.as_object().expect("an object") {
+                    stored["status"][name] = value.clone();
+                }
+                writes.extend((planned != observed.job.status).then_some(second));
+            }
+            assert_eq!(writes, [0], "{stored}");
+        }
     }
 }

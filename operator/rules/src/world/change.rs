@@ -141,8 +141,8 @@ pub enum Change {
         /// The device's uid in the spec of the job.
         device: String,
     },
-    /// The API server was queried for a Pod that left the watch, and still has it: its labels were
-    /// removed.
+    /// The API server was queried for a Pod that left the watch, and still has it, perhaps in
+    /// deletion: its labels were removed.
     PodUnlabelled(Box<Pod>),
     /// A node was read on which a Pod vanished.
     Node(NodeState),

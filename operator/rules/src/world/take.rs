@@ -40,11 +40,11 @@ impl World {
             }
             Change::PodUnlabelled(pod) => {
                 let (job, name, uid) = (pod.job.clone(), pod.name.clone(), pod.uid.clone());
-                let ended = pod.ended.is_some();
+                let stays = pod.ended.is_some() && !pod.deleting;
                 self.see_pod(*pod);
-                // No watch reports this Pod any more, so unless it has ended its end cannot be
-                // observed: it is handled like one that vanished.
-                if !ended {
+                // No watch reports this Pod any more: neither its end, so that it is handled like
+                // one that vanished, nor its removal once it has ended.
+                if !stays {
                     self.lose_pod(&job, &name, &uid, now);
                 }
                 vec![job]

@@ -144,16 +144,17 @@ async fn instances(
 
 fn instances_of(path: &Path) -> Result<Vec<Instance>, Failure> {
     let objects = manifest::of_kind(path, "Instance")?.into_iter();
+    let file = manifest::source_name(path).display();
     let read = |object: Value| {
         let mut instance: akri::Instance = decode(object).map_err(|error| {
-            Failure::usage(format!("{}: an Instance cannot be read: {error}", path.display()))
+            Failure::usage(format!("{file}: an Instance cannot be read: {error}"))
         })?;
         instance.metadata.namespace.get_or_insert_with(|| "default".to_owned());
         Ok::<_, Failure>(Instance::of(&instance))
     };
     let instances: Vec<Instance> = objects.map(read).collect::<Result<_, Failure>>()?;
     if instances.is_empty() {
-        return Err(Failure::usage(format!("{} has no Akri Instance", path.display())));
+        return Err(Failure::usage(format!("{file} has no Akri Instance")));
     }
     Ok(instances)
 }

@@ -55,9 +55,9 @@ fn target(text: &str) -> Result<Target, String> {
 /// the API server rejects the change.
 pub async fn run(command: &Approve) -> Result<Report, Failure> {
     let place = command.scope.place().await?;
+    let approved = approve_all(&place, &command.batches, command.run.as_deref()).await?;
     let (mut lines, mut rows, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    for target in &command.batches {
-        let (rollout, verdict) = approve(&place, target, command.run.as_deref()).await?;
+    for (rollout, verdict) in approved {
         names.push(resource(&rollout));
         lines.push(verdict.message(&rollout));
         rows.push(json!({
@@ -70,6 +70,35 @@ pub async fn run(command: &Approve) -> Result<Report, Failure> {
         .with(Output::Name, names.join("\n")))
 }
 
+/// Judges all batches, so that nothing is changed if one of them cannot be approved, then approves
+/// them.
+async fn approve_all(
+    place: &Place,
+    targets: &[Target],
+    run: Option<&str>,
+) -> Result<Vec<(FlashRollout, Verdict)>, Failure> {
+    for target in targets {
+        judged(place, target, run).await?;
+    }
+    let mut approved = Vec::new();
+    for target in targets {
+        approved.push(approve(place, target, run).await?);
+    }
+    Ok(approved)
+}
+
+/// Reads a FlashRollout, and judges its batch.
+async fn judged(
+    place: &Place,
+    target: &Target,
+    run: Option<&str>,
+) -> Result<(FlashRollout, Verdict), Failure> {
+    let rollout: FlashRollout = place.read(&target.name).await?;
+    changeable("approve", &rollout)?;
+    let verdict = judge(&rollout, &target.batch, run)?;
+    Ok((rollout, verdict))
+}
+
 async fn approve(
     place: &Place,
     target: &Target,
@@ -77,9 +106,7 @@ async fn approve(
 ) -> Result<(FlashRollout, Verdict), Failure> {
     // A merge patch replaces the whole list (RFC 7396), so each try adds to the list as it is now.
     for _ in 0..TRIES {
-        let rollout: FlashRollout = place.read(&target.name).await?;
-        changeable("approve", &rollout)?;
-        let verdict = judge(&rollout, &target.batch, run)?;
+        let (rollout, verdict) = judged(place, target, run).await?;
         if verdict.state != Approval::Missing {
             return Ok((rollout, verdict));
         }
@@ -235,8 +262,34 @@ fn with(rollout: &FlashRollout, verdict: &Verdict) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use http::{Method, StatusCode};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::super::tests::rollout;
     use super::*;
+    use crate::fake_api;
+    use crate::fleet::watch::DELETED;
+
+    #[tokio::test]
+    async fn nothing_is_approved_if_one_of_the_rollouts_is_being_deleted() {
+        let (there, mut deleted) = (rollout(), rollout());
+        deleted.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let is_changed = Arc::new(AtomicBool::new(false));
+        let changes = is_changed.clone();
+        let place = fake_api::place(move |method, path, _| {
+            changes.fetch_or(*method != Method::GET, Ordering::Relaxed);
+            let found = if path.ends_with("/hall") { &there } else { &deleted };
+            Some((StatusCode::OK, json!(found)))
+        });
+        let targets = ["hall/ten", "old/ten"].map(|text| target(text).expect("a batch"));
+        let refusal = approve_all(&place, &targets, None).await.expect_err("one is deleted");
+        assert_eq!(refusal.reason, DELETED);
+        assert!(!is_changed.load(Ordering::Relaxed));
+    }
 
     fn verdict(rollout: &FlashRollout, batch: &str) -> Approval {
         judge(rollout, batch, None).expect(batch).state

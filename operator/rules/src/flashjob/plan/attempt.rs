@@ -82,7 +82,7 @@ impl Draft<'_> {
         if state == DeviceState::Flashing {
             // Stored as flashing, but no such Pod is cached: it was deleted while no watch was
             // running.
-            return self.step(Step::ConfirmPod { name, device: uid.to_owned() });
+            return self.confirm_pod(&name, uid);
         }
         if state == DeviceState::Exposing {
             return self.expose(uid);

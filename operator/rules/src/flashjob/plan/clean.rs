@@ -29,8 +29,7 @@ impl<'a> Draft<'a> {
         let mut nodes = BTreeSet::new();
         for pod in &observed.pods {
             match &pod.gone {
-                Some(gone) if !gone.is_confirmed() => self
-                    .step(Step::ConfirmPod { name: pod.name.clone(), device: pod.device.clone() }),
+                Some(gone) if !gone.is_confirmed() => self.confirm_pod(&pod.name, &pod.device),
                 // Until then the Pod locks its device.
                 Some(_) if pod.may_run() => {
                     pod.may_run_until().map(|until| self.over(until, 0));

@@ -1,30 +1,40 @@
 //! Status of a FlashJob that is being deleted: no device starts any more, and none gets a result.
 
+use std::collections::BTreeSet;
+
 use flashjob_api::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, condition, reason};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::draft::enter;
 use super::lost::{note_lost, vanished};
 use super::summary::{add_begun, by_reason, failing_steps};
 use super::vanished::{VanishedPods, stored_pod_name};
+use crate::count::counted;
 use crate::flashjob::observed::{Gone, Job, Observed, Pod};
 
 /// Reason of the conditions.
 const DELETING: &str = "Deleting";
 
 /// Composes the status: the results stay as they are, and of the other devices those remain whose
-/// Pod may be running.
-pub(super) fn status(observed: &Observed, vanished_pods: &VanishedPods) -> FlashJobStatus {
+/// Pod may be running. `awaited_pods` are the names of the Pods that are waited for, other than
+/// those that are gone.
+pub(super) fn status(
+    observed: &Observed,
+    vanished_pods: &VanishedPods,
+    awaited_pods: &BTreeSet<&str>,
+) -> FlashJobStatus {
     let stored = &observed.job.status;
     let devices = stored.devices.iter();
     let devices: Vec<DeviceStatus> =
         devices.filter_map(|device| remaining(observed, vanished_pods, device)).collect();
-    // No turn is waited for, and no address: only Pods that vanished.
+    // No turn is waited for, and no address: only Pods.
     let lost = devices.iter().filter(|device| device.state == DeviceState::Lost);
     let awaited = vanished_pods.in_words();
     let reason = if awaited.is_some() { reason::POD_LOST.name } else { DELETING };
     let awaited = awaited.map(|awaited| format!("; {awaited}")).unwrap_or_default();
-    let message = format!("being deleted{awaited}{}", failing_steps(observed));
+    let removals = removals(awaited_pods);
+    let message = format!("being deleted{awaited}{removals}{}", failing_steps(observed));
     FlashJobStatus {
         conditions: conditions(observed, reason, &message),
         message: Some(message),
@@ -33,6 +43,17 @@ pub(super) fn status(observed: &Observed, vanished_pods: &VanishedPods) -> Flash
         devices,
         ..stored.clone()
     }
+}
+
+/// Sentence about the Pods that have to be removed first, with a leading `; `; empty if there is
+/// none.
+fn removals(pods: &BTreeSet<&str>) -> String {
+    let Some(first) = pods.first() else { return String::new() };
+    let others = match pods.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {}", counted(more, "more Pod")),
+    };
+    format!("; waiting for Pod {first}{others} to be removed")
 }
 
 /// Record of a device that has its result, or whose Pod may be running. None: nothing is left of
@@ -64,9 +85,9 @@ fn remaining(
             DeviceState::Flashing
         }
         None if observed.pods_in_creation.contains_key(&name) => DeviceState::Exposing,
-        // Until the rollout has stored that this run has begun with the device, nothing else tells
-        // it that a new version is the work of this run.
-        _ if observed.rollout_lacks_results && device.has_begun() => return Some(record),
+        _ if rollout_lacks_begin(observed, device, pod.is_some()) => {
+            return Some(begun(record, observed.now));
+        }
         _ => return None,
     };
     enter(&mut record, state, observed.now);
@@ -78,6 +99,39 @@ fn remaining(
     record.reason = None;
     record.message = None;
     Some(record)
+}
+
+/// Returns true if the rollout has not stored that this run has begun with the device: nothing
+/// else tells it that a new version is the work of this run.
+fn rollout_lacks_begin(observed: &Observed, device: &DeviceStatus, has_pod: bool) -> bool {
+    match device.has_begun() {
+        true => observed.rollout_lacks_results,
+        // The stored status does not show it yet, so the rollout has not read it.
+        false => observed.job.part.is_some() && has_pod,
+    }
+}
+
+/// Record of a device that this run has begun with, and that nothing is flashing. It names no Pod:
+/// a restarted operator would take one that it does not find for lost.
+fn begun(mut record: DeviceStatus, now: Timestamp) -> DeviceStatus {
+    let is_noted = !record.is_locked() && record.has_begun();
+    if is_noted {
+        return record;
+    }
+    // Only the number of the next attempt shows it of a device that is not in flight.
+    record.attempt = record.attempt.max(1) + 1;
+    enter(&mut record, DeviceState::Pending, now);
+    // Without a reason: no attempt has failed, and none follows.
+    DeviceStatus {
+        pod: None,
+        node: None,
+        external_ip: None,
+        not_before: None,
+        version_since: None,
+        reason: None,
+        message: None,
+        ..record
+    }
 }
 
 /// Returns true if a container of this Pod, which has not vanished, may be running.

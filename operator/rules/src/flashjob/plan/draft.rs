@@ -253,6 +253,12 @@ impl<'a> Draft<'a> {
         self.plan.steps.push(step);
     }
 
+    /// Queries whether a Pod that left the cache is really gone.
+    pub fn confirm_pod(&mut self, name: &str, device: &str) {
+        let (name, device) = (name.to_owned(), device.to_owned());
+        self.step(Step::ConfirmPod { name, device, delete: false });
+    }
+
     pub fn ask(&mut self, question: Question) {
         self.plan.questions.push(question);
     }

@@ -1,6 +1,7 @@
 //! The end of a job, and of a run: Pods and Services are deleted, and no lock is released while a
 //! container may still be running.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use flashjob_api::DeviceState;
@@ -24,18 +25,21 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         let mut waits = Plan::default();
         let vanished_pods = wait_for_containers(observed, &mut waits);
         let is_kept = !job.finalizers.is_empty() && observed.report.may_store(false);
-        let status = is_kept.then(|| deletion::status(observed, &vanished_pods));
+        let status = is_kept.then(|| deletion::status(observed, &vanished_pods, &BTreeSet::new()));
         return Plan { status, wake_at: waits.wake_at, ..Plan::default() };
     }
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let vanished_pods = wait_for_containers(observed, &mut plan);
+    let mut awaited_pods = delete_pods(observed, &mut plan);
+    awaited_pods.extend(vanished_pods.unconfirmed());
     // The answer to a create may still be on its way: a Pod must not appear after its FlashJob,
     // and thus its lock, is gone.
-    let waits_for_pods = delete_pods(observed, &mut plan)
+    let waits_for_pods = !awaited_pods.is_empty()
         || vanished_pods.may_run()
         || !observed.pods_in_creation.is_empty();
     let waits_for_services = delete_services(observed, &mut plan);
-    let is_over = !waits_for_pods && !waits_for_services && !observed.rollout_lacks_results;
+    let waits_for_rollout = observed.rollout_lacks_results || lacks_first_begin(observed);
+    let is_over = !waits_for_pods && !waits_for_services && !waits_for_rollout;
     if is_over {
         plan.steps.push(Step::RemoveFinalizer);
     } else if !may_have_pods(observed) && budget_may_exist(observed) {
@@ -51,22 +55,24 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         true => failing.contains_key(&Step::RemoveFinalizer.key()),
         false => {
             waits_for_pods
-                || observed.rollout_lacks_results
+                || waits_for_rollout
                 || observed.has_reported_failing_steps
                 || !failing.is_empty()
         }
     };
     if is_told && observed.report.may_store(false) {
-        plan.status = Some(deletion::status(observed, &vanished_pods));
+        plan.status = Some(deletion::status(observed, &vanished_pods, &awaited_pods));
     }
     plan
 }
 
-/// Deletes all Pods. Returns true if one has to be waited for.
-fn delete_pods(observed: &Observed, plan: &mut Plan) -> bool {
-    let mut waits = false;
+/// Deletes all Pods. Returns the names of those that have to be waited for.
+fn delete_pods<'a>(observed: &'a Observed, plan: &mut Plan) -> BTreeSet<&'a str> {
+    let mut awaited_pods = BTreeSet::new();
     for pod in observed.pods.iter().filter(|pod| pod.gone.is_none()) {
-        waits |= !observed.is_past_its_end(pod);
+        if !observed.is_past_its_end(pod) {
+            awaited_pods.insert(pod.name.as_str());
+        }
         let overdue_at = observed.overdue_at(pod).filter(|at| pod.is_ours() && *at > observed.now);
         if let Some(at) = overdue_at {
             plan.wake_at = Some(plan.wake_at.map_or(at, |earlier| earlier.min(at)));
@@ -75,7 +81,7 @@ fn delete_pods(observed: &Observed, plan: &mut Plan) -> bool {
             plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
         }
     }
-    waits
+    awaited_pods
 }
 
 /// Deletes all Services. Returns true if the deletion of one has to begin first: those in deletion
@@ -119,6 +125,14 @@ pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
 /// a device, which the status of the next run would drop.
 pub(super) fn lacks_begun(observed: &Observed) -> bool {
     observed.job.part.is_some() && unrecorded_begins(observed).next().is_some()
+}
+
+/// Returns true if the stored status does not yet show a rollout that this job has begun with a
+/// device, which nothing tells it once the job is gone.
+fn lacks_first_begin(observed: &Observed) -> bool {
+    let devices = &observed.job.status.devices;
+    let is_unknown = |place: usize| !devices[place].has_begun();
+    observed.job.part.is_some() && unrecorded_begins(observed).any(is_unknown)
 }
 
 /// Places in the stored status of devices that have a Pod of the stored run although their state

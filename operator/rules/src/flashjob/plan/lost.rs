@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
-use super::steps::Step;
 use crate::flashjob::observed::{Gone, Pod};
 
 /// Message about a vanished Pod of which something may still be running.
@@ -43,7 +42,7 @@ impl Draft<'_> {
         // A watch with a label selector reports a Pod as deleted also when somebody removes the
         // label. Only a query shows whether the Pod still exists.
         if !gone.is_confirmed() {
-            return self.step(Step::ConfirmPod { name: pod.name.clone(), device: uid.to_owned() });
+            return self.confirm_pod(&pod.name, uid);
         }
         // No kubelet starts a Pod that was never bound to a node, so the device is free at once.
         if !pod.scheduled {
@@ -91,7 +90,7 @@ impl Draft<'_> {
         if !self.over(until, 0) {
             // After a restart no Pod is cached whose node would be read.
             if pod.is_none() && node.is_some() {
-                self.step(Step::ConfirmPod { name: name.to_owned(), device: uid.to_owned() });
+                self.confirm_pod(name, uid);
             }
             return;
         }

@@ -21,7 +21,7 @@ impl Draft<'_> {
     /// its turn or, after a refusal, has its result or its next attempt.
     pub(super) fn may_ask_for(&mut self, uid: &str, object: Refused, name: &str) -> bool {
         let Some(refusal) = self.observed.refusals.get(name).cloned() else {
-            return self.has_a_turn(uid, object);
+            return self.has_a_turn(uid, object, name);
         };
         // A Pod and its Service have the same name, and the Service may be gone since the Pod was
         // refused.
@@ -37,7 +37,7 @@ impl Draft<'_> {
             Meaning::Quota { unused_since: Some(since) } if self.over(since, UNUSED_SECONDS) => {
                 self.fail_attempt(uid, refused, &message);
             }
-            Meaning::Quota { .. } => return self.has_a_turn(uid, object),
+            Meaning::Quota { .. } => return self.has_a_turn(uid, object, name),
         }
         false
     }
@@ -53,7 +53,7 @@ impl Draft<'_> {
 
     /// Returns true if a device may try to create its object. While a quota is exhausted, one
     /// device of the job tries at a time; once its object is accepted, the next one tries.
-    fn has_a_turn(&mut self, uid: &str, object: Refused) -> bool {
+    fn has_a_turn(&mut self, uid: &str, object: Refused, name: &str) -> bool {
         let observed = self.observed;
         let waits = |refusal: &&Refusal| {
             refusal.object == object && matches!(refusal.meaning, Meaning::Quota { .. })
@@ -64,7 +64,9 @@ impl Draft<'_> {
         };
         let tries = self.over(last.at, TRY_AGAIN_SECONDS) && !self.tried_quota;
         self.tried_quota |= tries;
-        self.await_quota(uid, &last.message, tries);
+        // With the message of another device's refusal, the status would change with each try.
+        let told = observed.refusals.get(name).filter(waits).unwrap_or(last);
+        self.await_quota(uid, &told.message, tries);
         tries
     }
 
@@ -87,6 +89,9 @@ impl Draft<'_> {
     }
 }
 
+/// Message about an exhausted quota, without the name of the refused object: many devices wait for
+/// the same quota, and each of them may be the one that was refused last.
 fn waiting_message(refusal: &str) -> String {
-    format!("waiting until the quota has room: {refusal}")
+    let cause = refusal.split_once(" is forbidden: ").map_or(refusal, |(_, cause)| cause);
+    format!("waiting until the quota has room: {cause}")
 }

@@ -93,6 +93,8 @@ pub enum Step {
         name: String,
         /// The device it flashes.
         device: String,
+        /// True if it is to be deleted where it still exists.
+        delete: bool,
     },
     /// Reads a node and its Lease, to learn whether a Pod that vanished can still be running there.
     ReadNode {
@@ -119,6 +121,9 @@ impl fmt::Display for Step {
             }
             Self::Unprotect { name } => {
                 write!(formatter, "deleting PodDisruptionBudget {name}")
+            }
+            Self::ConfirmPod { name, delete: true, .. } => {
+                write!(formatter, "deleting Pod {name} if it still exists")
             }
             Self::ConfirmPod { name, .. } => {
                 write!(formatter, "checking whether Pod {name} still exists")

@@ -15,8 +15,8 @@ use crate::flashjob::observed::Observed;
 pub(super) struct VanishedPods {
     /// Those that are gone from the API server, by name.
     lost: BTreeMap<String, LostPod>,
-    /// True if it has to be confirmed first that one of them is gone.
-    is_unconfirmed: bool,
+    /// Names of those of which it has to be confirmed first that they are gone.
+    unconfirmed: BTreeSet<String>,
 }
 
 /// A Pod that is gone and may still be running.
@@ -32,7 +32,12 @@ pub(super) struct LostPod {
 impl VanishedPods {
     /// Returns true if a container of one of them may be running.
     pub fn may_run(&self) -> bool {
-        self.is_unconfirmed || !self.lost.is_empty()
+        !self.unconfirmed.is_empty() || !self.lost.is_empty()
+    }
+
+    /// Names of those that may still exist.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = &str> {
+        self.unconfirmed.iter().map(String::as_str)
     }
 
     /// The Pod of that name, if it is gone from the API server and may still be running.
@@ -63,7 +68,8 @@ pub(super) fn stored_pod_name(observed: &Observed, device: &DeviceStatus) -> Str
 }
 
 /// Confirms the deletion of Pods that disappeared, and waits until nothing of them can run.
-/// Returns those that have to be waited for.
+/// Returns those that have to be waited for. In a deletion, one that still exists is deleted: no
+/// watch reports a Pod that lost its labels.
 pub(super) fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> VanishedPods {
     let mut lost: BTreeMap<String, LostPod> = BTreeMap::new();
     let mut wait = |pod: &str, device: &str, node: Option<&String>, until: Timestamp| {
@@ -110,9 +116,12 @@ pub(super) fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> Vanis
     for pod in lost.values() {
         plan.wake_at = Some(plan.wake_at.map_or(pod.until, |earlier| earlier.min(pod.until)));
     }
-    let is_unconfirmed = !unconfirmed.is_empty();
-    plan.steps
-        .extend(unconfirmed.into_iter().map(|(name, device)| Step::ConfirmPod { name, device }));
+    // Of a lost Pod only the node is to be read.
+    let names = unconfirmed.iter().map(|(name, _)| name);
+    let unconfirmed_names = names.filter(|name| !lost.contains_key(*name)).cloned().collect();
+    let delete = observed.job.deleting;
+    let steps = unconfirmed.into_iter();
+    plan.steps.extend(steps.map(|(name, device)| Step::ConfirmPod { name, device, delete }));
     plan.steps.extend(nodes.into_iter().map(|name| Step::ReadNode { name: name.to_owned() }));
-    VanishedPods { lost, is_unconfirmed }
+    VanishedPods { lost, unconfirmed: unconfirmed_names }
 }

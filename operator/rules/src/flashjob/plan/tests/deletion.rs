@@ -3,13 +3,14 @@
 use flashjob_api::{Counts, DeviceState, FlashJobStatus, condition, reason};
 use hashbrown::HashSet;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube_core::ResourceExt;
 use serde_json::json;
 
-use super::fixture::{Case, deletes, key, world};
-use crate::flashjob::observed::{Identity, Report};
+use super::fixture::{Case, deletes, key, pod_of_the_go_operator, world};
+use crate::flashjob::observed::{self, Identity, Report, after};
 use crate::flashjob::plan::{Plan, Step, plan};
+use crate::world::change::Change;
 
 impl Case {
     fn delete(&mut self) {
@@ -31,6 +32,22 @@ impl Case {
         self.world.lose_pod(&key("job"), &pod.name_any(), &uid, self.now);
     }
 
+    /// Starts a new process, which knows the devices and the job, and no Pod.
+    fn restart(&mut self) {
+        let devices = std::mem::take(&mut self.world.devices);
+        self.world = world();
+        self.world.devices = devices;
+        self.see_job();
+        self.world.lock_what_is_stored();
+    }
+
+    /// Returns the plan while the FlashRollout has not stored what the job has begun.
+    fn plan_for_rollout(&mut self) -> Plan {
+        let mut observed = self.world.observe(&key("job"), self.now).expect("the job");
+        observed.rollout_lacks_results = true;
+        plan(&observed)
+    }
+
     fn is_held(&self, endpoint: &str) -> bool {
         let identity = Identity::endpoint(endpoint);
         self.world.locks.holder(&identity, &key("other"), "").is_some()
@@ -39,6 +56,11 @@ impl Case {
 
 fn is_over(plan: &Plan) -> bool {
     plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer))
+}
+
+/// Returns true if the plan queries whether a Pod is gone, and deletes it where it is not.
+fn confirms(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::ConfirmPod { delete: true, .. }))
 }
 
 /// Uids of the listed devices, and the state of each.
@@ -68,7 +90,9 @@ fn a_deleted_job_lists_only_devices_whose_pod_may_be_running_and_none_waits_for_
     assert!(status.waiting.is_empty(), "{:?}", status.waiting);
     let counts = Counts { total: 3, pending: 1, active: 2, ..Counts::default() };
     assert_eq!(status.counts, Some(counts));
-    assert_eq!(status.message.as_deref(), Some("being deleted"));
+    let first = pods.iter().map(ResourceExt::name_any).min().expect("two Pods");
+    let waits = format!("being deleted; waiting for Pod {first} and 1 more Pod to be removed");
+    assert_eq!(status.message, Some(waits));
     case.end(&pods[0], 137);
     case.settle();
     let status = case.status();
@@ -134,13 +158,8 @@ fn a_pod_that_is_lost_in_deletion_is_stored_and_a_restart_moves_no_time() {
     assert_eq!(stored.waiting.get(reason::POD_LOST.name), Some(&1));
     assert_eq!(stored.counts.map(|counts| (counts.active, counts.pending)), Some((1, 0)));
     case.pass(100);
-    let devices = std::mem::take(&mut case.world.devices);
-    case.world = world();
-    case.world.devices = devices;
-    case.see_job();
-    case.world.lock_what_is_stored();
-    let plan = case.settle();
-    assert!(plan.steps.iter().any(|step| matches!(step, Step::ConfirmPod { .. })));
+    case.restart();
+    assert!(confirms(&case.settle()));
     assert_eq!(case.status(), stored, "before the Pod is known to be gone");
     case.world.confirm_gone(&key("job"), &name, "a", case.now);
     let plan = case.settle();
@@ -258,13 +277,110 @@ fn a_device_that_has_begun_stays_listed_until_its_rollout_has_stored_that() {
     case.settle();
     case.delete();
     case.end(&pods[0], 137);
-    for (lacks_results, count) in [(true, 1), (false, 0)] {
-        let mut observed = case.world.observe(&key("job"), case.now).expect("the job");
-        observed.rollout_lacks_results = lacks_results;
-        let status = plan(&observed).status.expect("a status");
-        assert_eq!(status.devices.len(), count, "{:?}", status.devices);
-        assert!(status.devices.iter().all(|device| device.uid == "a" && device.is_locked()));
-    }
+    let listed_devices = |plan: Plan| plan.status.expect("a status").devices;
+    let devices = listed_devices(case.plan_for_rollout());
+    assert_eq!(devices.len(), 1, "{devices:?}");
+    assert!(devices[0].uid == "a" && devices[0].has_begun());
+    assert!(listed_devices(case.plan()).is_empty());
+}
+
+#[test]
+fn a_begun_device_whose_pod_has_ended_is_not_taken_for_lost_after_a_restart() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.settle();
+    case.delete();
+    case.end(&pods[0], 137);
+    case.lose_services();
+    let stored = case.plan_for_rollout().status.expect("a status");
+    let device = &stored.devices[0];
+    assert_eq!((device.state, device.attempt), (DeviceState::Pending, 2));
+    assert_eq!((&device.pod, &device.reason), (&None, &None), "no attempt has failed");
+    let counts = Counts { total: 1, pending: 1, ..Counts::default() };
+    assert_eq!(stored.counts, Some(counts));
+    case.job.status = Some(stored.clone());
+    case.lose(&pods[0]);
+    case.now = after(case.now, 5);
+    case.restart();
+    assert!(!case.is_held("10.0.0.0"));
+    let plan = case.plan_for_rollout();
+    assert!(!confirms(&plan) && !is_over(&plan), "{:?}", plan.steps);
+    assert_eq!(plan.status.expect("a status").devices, stored.devices, "it is begun once");
+    assert!(is_over(&case.plan()), "the rollout has stored it");
+}
+
+#[test]
+fn a_deletion_first_shows_a_rollout_that_a_device_has_begun_whose_record_does_not_say_so() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.job.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: format!("{}/v1alpha1", flashjob_api::GROUP),
+        kind: "FlashRollout".to_owned(),
+        name: "fleet".to_owned(),
+        uid: "u".to_owned(),
+        controller: Some(true),
+        ..OwnerReference::default()
+    }]);
+    let pods = case.start();
+    case.end(&pods[0], 0);
+    let record = &mut case.job.status.as_mut().expect("a status").devices[0];
+    (record.state, record.attempt) = (DeviceState::Pending, 1);
+    case.delete();
+    case.lose(&pods[0]);
+    case.lose_services();
+    let plan = case.plan();
+    assert!(!is_over(&plan), "{:?}", plan.steps);
+    let status = plan.status.expect("a status");
+    assert!(status.devices[0].has_begun() && !status.devices[0].is_locked());
+    case.job.status = Some(status);
+    case.see_job();
+    assert!(is_over(&case.plan()), "there is no such rollout, so nothing else is to be stored");
+}
+
+#[test]
+fn a_deletion_names_the_pod_without_a_record_that_it_waits_for() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.settle();
+    case.see_pod(pod_of_the_go_operator("job", "a", "10.0.0.0"));
+    case.delete();
+    case.lose_services();
+    case.settle();
+    let waits = "being deleted; waiting for Pod job-a to be removed";
+    assert_eq!(case.status().message.as_deref(), Some(waits));
+    let stored = case.status();
+    assert_eq!(case.pass(60).status, Some(stored), "what is stored already is not written again");
+}
+
+#[test]
+fn a_pod_that_lost_its_label_is_deleted_and_named_while_it_exists() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.settle();
+    case.lose(&pods[0]);
+    let plan = case.plan();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::ConfirmPod { delete: false, .. })));
+    case.delete();
+    case.lose_services();
+    assert!(confirms(&case.settle()));
+    let waits = format!("being deleted; waiting for Pod {} to be removed", pods[0].name_any());
+    assert_eq!(case.status().message, Some(waits));
+    // It was found, and is being deleted now.
+    let unlabelled = |case: &mut Case, ended: bool| {
+        let mut pod = pods[0].clone();
+        pod.metadata.deletion_timestamp = Some(Time(case.now));
+        pod.metadata.resource_version = Some(case.next_version());
+        if ended {
+            let status = json!({"phase": "Failed"});
+            pod.status = serde_json::from_value(status).expect("a status");
+        }
+        let pod = observed::Pod::of(&pod).expect("owned");
+        case.world.take(Change::PodUnlabelled(Box::new(pod)), case.now);
+    };
+    unlabelled(&mut case, false);
+    assert!(confirms(&case.settle()));
+    assert_eq!(case.stands("a").0, DeviceState::Flashing);
+    // No watch reports when it is removed.
+    unlabelled(&mut case, true);
+    assert!(is_over(&case.plan()));
 }
 
 #[test]
@@ -296,11 +412,7 @@ fn a_job_that_only_the_finalizer_of_another_keeps_lists_no_device_after_a_restar
     assert_eq!(listed(&case.status()), [("a", DeviceState::Flashing)]);
     // The Pod ended, our finalizer was removed, and the operator was killed before the status.
     case.job.metadata.finalizers = Some(vec!["foregroundDeletion".to_owned()]);
-    let devices = std::mem::take(&mut case.world.devices);
-    case.world = world();
-    case.world.devices = devices;
-    case.see_job();
-    case.world.lock_what_is_stored();
+    case.restart();
     assert!(case.settle().steps.is_empty());
     assert!(listed(&case.status()).is_empty(), "{:?}", case.status().devices);
     assert!(!case.is_held("10.0.0.0"));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flashjob_api::{DeviceState, reason};
+use kube_core::ResourceExt;
 use serde_json::json;
 
 use super::fixture::{Case, creates_pod, deletes, key};
@@ -60,10 +61,11 @@ fn a_delete_that_keeps_failing_is_told_until_it_works_or_is_not_needed_any_more(
     deleting.deleting = true;
     let before = case.world.jobs.insert(key("job"), Arc::new(deleting)).expect("a job");
     let held_up = case.plan().status.and_then(|status| status.message).unwrap_or_default();
-    assert!(held_up.starts_with("being deleted; deleting Service"), "{held_up}");
+    let waits = format!("being deleted; waiting for Pod {} to be removed", pods[0].name_any());
+    assert!(held_up.starts_with(&format!("{waits}; deleting Service")), "{held_up}");
     count(&mut case, None);
     let message = case.plan().status.and_then(|status| status.message);
-    assert_eq!(message.as_deref(), Some("being deleted"), "what was said is no longer true");
+    assert_eq!(message, Some(waits), "what was said is no longer true");
     case.world.jobs.insert(key("job"), before);
     assert!(!is_reported(&mut case));
     for _ in 0..3 {

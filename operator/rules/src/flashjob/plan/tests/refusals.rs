@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::fixture::{Case, creates_pod, deletes, key};
 use crate::flashjob::make::attempt_name;
-use crate::flashjob::observed::{Meaning, Refusal, Refused};
+use crate::flashjob::observed::{Meaning, Refusal, Refused, after};
 use crate::flashjob::plan::{Plan, Step};
 use crate::world::change::Change;
 
@@ -114,6 +114,36 @@ fn a_quota_that_other_devices_use_is_a_turn_to_wait_for_and_one_device_tries_at_
 }
 
 #[test]
+fn the_status_stays_the_same_whichever_device_a_quota_refuses_next() {
+    let mut case = Case::new(&["a", "b"], &json!({}));
+    let plan = case.settle();
+    let names: Vec<String> =
+        plan.steps.iter().filter_map(Step::created_name).map(str::to_owned).collect();
+    let refuse = |case: &mut Case, index: usize| {
+        let name = &names[index];
+        let cause = format!("exceeded quota: lb, requested: {index}");
+        let message = format!("services \"{name}\" is forbidden: {cause}");
+        let refusal = Refusal { object: Refused::Service, meaning: QUOTA, message, at: case.now };
+        case.world.memory.get_mut(&key("job")).expect("memory").refuse(name, refusal);
+    };
+    refuse(&mut case, 0);
+    refuse(&mut case, 1);
+    case.settle();
+    let stored = case.status();
+    let messages: Vec<_> =
+        stored.devices.iter().filter_map(|device| device.message.clone()).collect();
+    let expected = [0, 1].map(|index| {
+        format!("waiting until the quota has room: exceeded quota: lb, requested: {index}")
+    });
+    assert_eq!(messages, expected);
+    for index in [0, 1] {
+        case.now = after(case.now, 3);
+        refuse(&mut case, index);
+        assert_eq!(case.plan().status.as_ref(), Some(&stored));
+    }
+}
+
+#[test]
 fn a_quota_that_nothing_of_ours_uses_costs_an_attempt_after_a_while() {
     let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
     let plan = case.settle();
@@ -147,7 +177,7 @@ fn a_device_that_waits_for_a_quota_gives_its_address_back_after_a_while_and_wait
     let plan = case.pass(1);
     assert_eq!(creates_pod(&plan), 0);
     assert_eq!(deletes(&case.plan(), "service"), 0);
-    case.now = crate::flashjob::observed::after(case.now, 30);
+    case.now = after(case.now, 30);
     case.refuse(Refused::Pod, &refused, QUOTA);
     let plan = case.settle();
     assert_eq!(deletes(&plan, "service"), 1);

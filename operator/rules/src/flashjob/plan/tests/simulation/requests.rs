@@ -183,11 +183,11 @@ impl Simulation {
                 let memory = self.world.memory.entry(job.key.clone()).or_default();
                 memory.is_protected = Some(matches!(step, Step::Protect(_)));
             }
-            Step::ConfirmPod { name, device } => {
-                if answered && !self.cluster.pods.contains_key(name) {
-                    self.world.confirm_gone(&job.key, name, device, now);
-                }
-            }
+            Step::ConfirmPod { name, device, delete } => match self.cluster.pods.get(name) {
+                Some(_) if *delete => drop(self.cluster.delete_pod(name)),
+                None if answered => self.world.confirm_gone(&job.key, name, device, now),
+                _ => {}
+            },
             Step::ReadNode { name } => {
                 let node = NodeState {
                     node: name.clone(),
