@@ -238,6 +238,7 @@ mod tests {
 
     use super::*;
     use crate::fake_api;
+    use crate::fleet::workload::DELETED;
 
     fn job(phase: Phase, active: u32) -> FlashJob {
         let mut job = FlashJob::new("hall-3", FlashJobSpec::default());
@@ -288,7 +289,7 @@ mod tests {
         };
         assert_eq!(read(&["hall-3"]).await.map(|jobs| jobs.len()).ok(), Some(1));
         let refusal = read(&["hall-3", "hall-4"]).await.expect_err("one is being deleted");
-        assert_eq!((refusal.code, refusal.reason), (Code::Unavailable, watch::DELETED));
+        assert_eq!((refusal.code, refusal.reason), (Code::Unavailable, DELETED));
         let expected = "cannot pause FlashJob fleet/hall-3: it is being deleted; kubectl flashjob \
                         status hall-3 -n fleet -w follows that, and once it is gone another \
                         FlashJob can flash its devices";

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::pace::FirstCount;
 use super::view;
-use super::workload::{Frame, Workload};
+use super::workload::{DELETED, Frame, Workload};
 use crate::cause::{root, through_proxy};
 use crate::cluster::{CONNECT_LIMIT, Place, refused};
 use crate::failure::{Code, Failure};
@@ -22,9 +22,6 @@ use crate::text::without_control_characters;
 
 /// Interval at which a terminal is redrawn without a change, as the times in the view advance.
 const REDRAW: Duration = Duration::from_secs(1);
-
-/// Reason of a failure: the object was deleted, or is being deleted.
-pub const DELETED: &str = "Deleted";
 
 /// Condition that ends a watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

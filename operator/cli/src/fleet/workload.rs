@@ -11,9 +11,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::pace::FirstCount;
-use super::watch::DELETED;
 use crate::cluster::{NOT_FOUND, Place, refused};
 use crate::failure::{Code, Failure};
+
+/// Reason of a failure: the object was deleted, or is being deleted.
+pub const DELETED: &str = "Deleted";
 
 /// Kind whose objects work on devices for some time: they are followed, paused and resumed.
 pub trait Workload:

@@ -10,7 +10,8 @@ use super::order::Order;
 use crate::cluster::{Place, refused};
 use crate::failure::{Code, Failure};
 use crate::fleet::parameters::Change;
-use crate::fleet::watch::{DELETED, deleted};
+use crate::fleet::watch::deleted;
+use crate::fleet::workload::DELETED;
 
 /// Number of times that a change is tried while others change the FlashJob.
 const TRIES: usize = 20;

@@ -17,8 +17,8 @@ use crate::cluster::{NOT_FOUND, Place};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::status;
-use crate::fleet::watch::{self, DELETED, Follow, FollowOutput, Until};
-use crate::fleet::workload::{Workload, resuming};
+use crate::fleet::watch::{self, Follow, FollowOutput, Until};
+use crate::fleet::workload::{DELETED, Workload, resuming};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 

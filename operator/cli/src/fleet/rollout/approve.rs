@@ -272,7 +272,7 @@ mod tests {
     use super::super::tests::rollout;
     use super::*;
     use crate::fake_api;
-    use crate::fleet::watch::DELETED;
+    use crate::fleet::workload::DELETED;
 
     #[tokio::test]
     async fn nothing_is_approved_if_one_of_the_rollouts_is_being_deleted() {

@@ -19,7 +19,7 @@ impl Case {
     }
 
     /// A new process: what the previous one kept in memory is gone.
-    fn restart(&mut self) {
+    fn forget_memory(&mut self) {
         self.world.memory.clear();
     }
 
@@ -75,7 +75,7 @@ fn the_budget_of_a_suspended_job_goes_with_its_last_device_in_flight() {
 fn a_restarted_operator_protects_what_is_at_work_and_a_job_that_allows_disruption_is_left() {
     let mut case = Case::guarded(&["a"], &json!({}));
     case.start();
-    case.restart();
+    case.forget_memory();
     assert!(protects(&case.plan()), "a new process does not know of the budget");
     case.is_protected(true);
     case.spec(&json!({"disruption": "Allow"}));
@@ -90,21 +90,21 @@ fn a_budget_that_an_earlier_process_left_is_deleted_and_nothing_is_deleted_in_va
     let pods = case.start();
     case.end(&pods[0], 3);
     assert!(!unprotects(&case.settle()), "this process has created none");
-    case.restart();
+    case.forget_memory();
     assert!(unprotects(&case.settle()), "the earlier process ended before the delete");
     case.is_protected(false);
     assert!(!unprotects(&case.settle()));
-    case.restart();
+    case.forget_memory();
     case.now = after(case.now, 3601);
     assert!(!unprotects(&case.settle()), "the job is over for long");
     let mut suspended = Case::guarded(&["a"], &json!({"suspend": true}));
     assert!(!unprotects(&suspended.settle()), "a new job has none");
-    suspended.restart();
+    suspended.forget_memory();
     assert!(unprotects(&suspended.settle()));
     let mut allowed = Case::new(&["a"], &json!({}));
     allowed.start();
     assert!(!unprotects(&allowed.settle()));
-    allowed.restart();
+    allowed.forget_memory();
     assert!(unprotects(&allowed.settle()), "a drain must not wait for it");
 }
 
