@@ -312,6 +312,8 @@ async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(
     case.behave(deaf_once()).await?;
     case.start(json!({"deviceTimeoutSeconds": 3600, "verify": {"timeoutSeconds": 1}})).await?;
     let pod = case.busy_pod().await?;
+    // The next attempt's Pod stays until it is seen.
+    case.behave(Behaviour::holding()).await?;
     case.shorten_deadline(&pod).await?;
     let deleted_at = Instant::now();
     case.pods().delete(&pod.name_any(), &now()).await?;
@@ -328,6 +330,7 @@ async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(
         next.name_any(),
         deleted_at.elapsed()
     );
+    case.behave(Behaviour::default()).await?;
     case.completed_after(2).await.map(|_| ())
 }
 
