@@ -114,6 +114,32 @@ pub async fn status_where(
     }
 }
 
+/// Waits until the status of a FlashJob is that of its present spec.
+///
+/// # Errors
+/// The operator does not see the spec within [`LIMIT`].
+pub async fn spec_seen(testbed: &Testbed, name: &str) -> anyhow::Result<FlashJobStatus> {
+    let generation = jobs(testbed).get(name).await?.metadata.generation;
+    status_where(testbed, name, "its spec is seen", |status| {
+        status.observed_generation >= generation
+    })
+    .await
+}
+
+/// Waits until this many devices have connected to a flash Pod. Those that hold their transfers
+/// are then in the middle of a flash.
+///
+/// # Errors
+/// Fewer devices connect within [`LIMIT`].
+pub async fn called(testbed: &Testbed, devices: usize) -> anyhow::Result<()> {
+    eventually(&format!("{devices} devices call"), LIMIT, || async {
+        let reports = testbed.fleet.reports().await?;
+        let called = reports.iter().filter(|report| report.callbacks > 0).count();
+        Ok((called >= devices).then_some(()))
+    })
+    .await
+}
+
 /// Waits until a FlashJob has ended.
 ///
 /// # Errors

@@ -105,6 +105,8 @@ fn flasher(folder: &Path, registry: &Registry, authority: &Path) -> anyhow::Resu
         Copy { source: repository().join(root), destination: "/".to_owned() },
         Copy { source: access, destination: ACCESS.to_owned() },
     ];
-    image.env = vec![("FLASHER_WAIT".to_owned(), "100ms".to_owned())];
+    // A device may hold its transfer for a test, as long as an attempt takes by default.
+    let variables = [("FLASHER_WAIT", "100ms"), ("FLASHER_STALL_TIMEOUT", "15m")];
+    image.env = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     Ok(image)
 }

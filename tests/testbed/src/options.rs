@@ -14,11 +14,14 @@ pub struct Options {
     /// Milliseconds that the flash program waits before its request to the device; real ones wait
     /// 2,000.
     pub flasher_wait_ms: u64,
-    /// Milliseconds that the flash program waits for the device to call back; real ones wait
-    /// 60,000.
+    /// Milliseconds that the flash program waits for the device to call back.
     pub flasher_callback_timeout_ms: u64,
-    /// Milliseconds after which the flash program asks a device again that has not called back.
+    /// Milliseconds after which the flash program asks a device again that has not called back;
+    /// real ones ask after 5,000, when a device on a busy machine may be about to call.
     pub flasher_ask_again_ms: u64,
+    /// Duration of a replica's Lease in seconds: long enough for a busy machine, and a short wait
+    /// after a crash.
+    pub lease_seconds: u64,
     /// True if the operators compile their plugins; otherwise all testbeds share the compiled code,
     /// because compiling takes longer than all else that an operator does in a test.
     pub compiles_plugins: bool,
@@ -36,8 +39,9 @@ impl Default for Options {
             addresses: 9,
             plugins: ["esp32", "esp32s2", "esp32s3"].map(str::to_owned).into(),
             flasher_wait_ms: 100,
-            flasher_callback_timeout_ms: 5000,
-            flasher_ask_again_ms: 5000,
+            flasher_callback_timeout_ms: 60_000,
+            flasher_ask_again_ms: 15_000,
+            lease_seconds: 10,
             compiles_plugins: false,
             periods: json!({
                 "unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3,

@@ -98,6 +98,8 @@ impl Simulators<'_> {
             ("FLASHER_WAIT", format!("{}ms", options.flasher_wait_ms)),
             ("FLASHER_CALLBACK_TIMEOUT", format!("{}ms", options.flasher_callback_timeout_ms)),
             ("FLASHER_ASK_AGAIN", format!("{}ms", options.flasher_ask_again_ms)),
+            // As long as an attempt by default: a device may hold its transfer for a test.
+            ("FLASHER_STALL_TIMEOUT", "15m".to_owned()),
         ];
         for (name, value) in variables {
             kubelet.args(["--image-env", &format!("{name}={value}")]);

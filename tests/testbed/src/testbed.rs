@@ -29,9 +29,6 @@ use crate::simulators::Simulators;
 /// Flash image that users of the Go operator specify.
 pub const FLASHER_IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:simulated";
 
-/// Duration of a replica's Lease in seconds: long enough for a busy machine, and a short wait
-/// after a crash.
-const LEASE_SECONDS: &str = "10";
 /// Number of lines of an operator's log that a failed test shows.
 const LAST_LINES: usize = 40;
 
@@ -61,6 +58,7 @@ pub struct Testbed {
     replicas: Vec<Option<Replica>>,
     one_namespace: bool,
     compiles_plugins: bool,
+    lease_seconds: u64,
     _simulators: Vec<Process>,
     folder: TempDir,
 }
@@ -102,6 +100,7 @@ impl Testbed {
             replicas: Vec::new(),
             one_namespace: options.one_namespace,
             compiles_plugins: options.compiles_plugins,
+            lease_seconds: options.lease_seconds,
             _simulators: simulators,
             folder,
         };
@@ -196,7 +195,8 @@ impl Testbed {
             .arg("--cache")
             .arg(self.create_cache(cache)?)
             .arg("--exit-with-stdin");
-        command.args(["--health-address", &health, "--lease-duration-seconds", LEASE_SECONDS]);
+        let lease_seconds = self.lease_seconds.to_string();
+        command.args(["--health-address", &health, "--lease-duration-seconds", &lease_seconds]);
         if self.one_namespace {
             command.args(["--watch-namespace", "default"]);
         }

@@ -3,9 +3,11 @@
 
 use flashjob_api::akri::Instance;
 use flashjob_api::{FlashJobStatus, Phase};
+use flashjob_end_to_end::rollouts::behave;
 use flashjob_end_to_end::{
     LIMIT, apply, create, ended, job, nothing_left, reason_of, status_where, uids,
 };
+use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::{Options, Testbed};
 use k8s_openapi::api::admissionregistration::v1::{
@@ -51,12 +53,15 @@ async fn devices_take_turns_at_a_quota(
         Ok(status.and_then(|status| status.used).filter(|used| !used.is_empty()).map(|_| ()))
     })
     .await?;
+    // The quota is used up until a device waits for it.
+    behave(testbed, &Behaviour::holding()).await?;
     let spec = json!({"backoffLimitPerDevice": 0, "parallelism": 3});
     create(testbed, &job(&name, uids, spec)).await?;
     let waits = |status: &FlashJobStatus| {
         uids.iter().any(|uid| reason_of(status, uid).as_deref() == Some("WaitingForQuota"))
     };
     status_where(testbed, &name, "a device waits for the quota", waits).await?;
+    behave(testbed, &Behaviour::default()).await?;
     let status = ended(testbed, &name).await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{resource}: {status:?}");
     quotas.delete(&name, &DeleteParams::default()).await?;
@@ -83,11 +88,26 @@ async fn failed_at_once(
     Ok(())
 }
 
+/// Waits until the API server, which takes a moment to apply a rule, refuses a Pod with these
+/// containers.
+async fn refuses_pods(testbed: &Testbed, containers: Value) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
+    let probe = json!({"metadata": {"name": "probe"}, "spec": {"containers": containers}});
+    let probe: Pod = serde_json::from_value(probe)?;
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    eventually("the rule is in force", LIMIT, || async {
+        Ok(pods.create(&dry_run, &probe).await.is_err().then_some(()))
+    })
+    .await
+}
+
 async fn a_limit_range_is_final(testbed: &Testbed, uid: &str) -> anyhow::Result<()> {
     let ranges: Api<LimitRange> = Api::namespaced(testbed.client.clone(), "default");
     let most = json!([{"type": "Container", "max": {"memory": "32Mi"}}]);
     let range = json!({"metadata": {"name": "small"}, "spec": {"limits": most}});
     ranges.create(&PostParams::default(), &serde_json::from_value(range)?).await?;
+    let memory = json!({"limits": {"memory": "64Mi"}});
+    refuses_pods(testbed, json!([{"name": "a", "image": "a", "resources": memory}])).await?;
     failed_at_once(testbed, "limited", uid, "maximum memory usage per Container is 32Mi").await?;
     ranges.delete("small", &DeleteParams::default()).await?;
     Ok(())
@@ -120,16 +140,7 @@ async fn the_words_of_a_policy_are_the_devices_message(
         "spec": {"policyName": "site", "validationActions": ["Deny"]},
     });
     bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
-    let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
-    let probe = json!({
-        "metadata": {"name": "probe"}, "spec": {"containers": [{"name": "a", "image": "a"}]},
-    });
-    let probe: Pod = serde_json::from_value(probe)?;
-    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
-    eventually("the policy is in force", LIMIT, || async {
-        Ok(pods.create(&dry_run, &probe).await.is_err().then_some(()))
-    })
-    .await?;
+    refuses_pods(testbed, json!([{"name": "a", "image": "a"}])).await?;
     failed_at_once(testbed, "policed", uid, words).await?;
     bindings.delete("site", &DeleteParams::default()).await?;
     Ok(())

@@ -3,6 +3,7 @@
 
 use flashjob_api::condition::SUSPENDED;
 use flashjob_api::{FINALIZER, FlashJob, Phase};
+use flashjob_end_to_end::rollouts::behave;
 use flashjob_end_to_end::{
     apply, condition, create, ended, job, jobs, nothing_left, pod_where, runs, status_where, uids,
 };
@@ -31,12 +32,7 @@ async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_a
     let mut testbed = testbed().await?;
     testbed.start_operator().await?;
     let devices = testbed.devices().await?;
-    for (_, report) in &devices {
-        testbed
-            .fleet
-            .behave(&report.id, &Behaviour { transfer_ms: 1500, ..Behaviour::default() })
-            .await?;
-    }
+    behave(&testbed, &Behaviour::holding()).await?;
     let all: Vec<String> = devices.iter().map(|(uid, _)| uid.clone()).collect();
     apply(&testbed, &job("changed", &all, json!({"parallelism": 1}))).await?;
     pod_where(&testbed, "changed", "it runs", runs).await?;
@@ -46,6 +42,12 @@ async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_a
         "version": "0.3.0",
     });
     apply(&testbed, &job("changed", &all, newer)).await?;
+    status_where(&testbed, "changed", "it has seen the change", |status| {
+        let message = status.message.as_deref().unwrap_or_default();
+        message.contains("the spec has changed; still in flight")
+    })
+    .await?;
+    behave(&testbed, &Behaviour::default()).await?;
     let over = |status: &flashjob_api::FlashJobStatus| {
         status.run != first && status.phase == Some(Phase::Completed)
     };
@@ -75,8 +77,7 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
 -> anyhow::Result<()> {
     let mut testbed = testbed().await?;
     let devices = testbed.devices().await?;
-    let slow = Behaviour { transfer_ms: 3000, ..Behaviour::default() };
-    testbed.fleet.behave(&devices[1].1.id, &slow).await?;
+    testbed.fleet.behave(&devices[1].1.id, &Behaviour::holding()).await?;
     let all: Vec<String> = devices.iter().map(|(uid, _)| uid.clone()).collect();
     let mut old = job(
         "left",
@@ -97,6 +98,7 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
         Ok((testbed.fleet.reports().await?[2].flashed == 1).then_some(()))
     })
     .await?;
+    testbed.fleet.behave(&devices[1].1.id, &Behaviour::default()).await?;
     let status = ended(&testbed, "left").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     let reports = testbed.fleet.reports().await?;

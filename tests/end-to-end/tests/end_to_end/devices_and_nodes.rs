@@ -6,13 +6,13 @@ use std::time::Instant;
 use flashjob_api::akri::Instance;
 use flashjob_api::{DeviceState, FlashJobStatus, Phase};
 use flashjob_end_to_end::{
-    LIMIT, apply, create, delete, ended, job, nothing_left, pod_where, reason_of, runs,
+    LIMIT, apply, create, delete, ended, job, jobs, nothing_left, pod_where, reason_of, runs,
     status_where,
 };
 use flashjob_simulators::akri::instance_name;
 use flashjob_simulators::devices::{Behaviour, Report};
 use flashjob_testbed::process::eventually;
-use flashjob_testbed::{Options, Testbed};
+use flashjob_testbed::{Options, Testbed, audit};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -26,9 +26,9 @@ async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Resu
     let options = Options {
         devices: vec!["esp32:thermo:0.1.0=15".into()],
         addresses: 15,
-        flasher_callback_timeout_ms: 60_000,
+        flasher_callback_timeout_ms: 120_000,
         // On a busy machine a Pod is deleted late; its device must not be flashed before.
-        flasher_ask_again_ms: 60_000,
+        flasher_ask_again_ms: 120_000,
         ..Options::default()
     };
     let mut testbed = Testbed::start(&options).await?;
@@ -161,6 +161,16 @@ impl Case<'_> {
         Api::namespaced(self.testbed.client.clone(), "default")
     }
 
+    /// Has Akri remove the device's Instance, and waits until it is gone.
+    async fn remove_instance(&self) -> anyhow::Result<()> {
+        self.testbed.fleet.akri(&self.device.1, "remove").await?;
+        let name = instance_name(&self.device.1);
+        eventually("the Instance is gone", LIMIT, || async {
+            Ok(self.instances().get_opt(&name).await?.is_none().then_some(()))
+        })
+        .await
+    }
+
     /// Waits until the device has received the update request and its Pod runs, so that the test
     /// decides how the Pod ends.
     async fn busy_pod(&self) -> anyhow::Result<Pod> {
@@ -169,6 +179,14 @@ impl Case<'_> {
         })
         .await?;
         pod_where(self.testbed, self.name, "it runs", runs).await
+    }
+
+    /// Shortens the deadline of a Pod that is about to be removed. Its kubelet has already read the
+    /// deadline, and does not end it before, however late it is removed.
+    async fn shorten_deadline(&self, pod: &Pod) -> anyhow::Result<()> {
+        let deadline = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": 15}}));
+        self.pods().patch(&pod.name_any(), &PatchParams::default(), &deadline).await?;
+        Ok(())
     }
 
     async fn lost(&self) -> anyhow::Result<FlashJobStatus> {
@@ -199,8 +217,8 @@ impl Case<'_> {
     }
 }
 
-/// The device does not call back after its first request; its flash container waits a minute for
-/// it.
+/// The device does not call back after its first request; its flash container waits two minutes
+/// for it.
 fn deaf_once() -> Behaviour {
     Behaviour { no_callback: true, times: Some(1), ..Behaviour::default() }
 }
@@ -233,9 +251,9 @@ async fn an_evicted_pod_spends_no_attempt(case: Case<'_>) -> anyhow::Result<()> 
     case.completed_after(2).await.map(|_| ())
 }
 
-/// The client retries for as long as the API server answers 429, as `kubectl drain` does.
+/// The client repeats an eviction to which the API server answers 429, as `kubectl drain` does.
 async fn an_eviction_waits_until_the_flash_is_over(case: Case<'_>) -> anyhow::Result<()> {
-    case.behave(Behaviour { transfer_ms: 5000, ..Behaviour::default() }).await?;
+    case.behave(Behaviour::holding()).await?;
     case.start(json!({"backoffLimitPerDevice": 0})).await?;
     let pod = case.busy_pod().await?;
     let budgets: Api<PodDisruptionBudget> =
@@ -245,8 +263,15 @@ async fn an_eviction_waits_until_the_flash_is_over(case: Case<'_>) -> anyhow::Re
         Ok((budgets.list(&of_job).await?.items.len() == 1).then_some(()))
     })
     .await?;
+    let (pods, name, parameters) = (case.pods(), pod.name_any(), EvictParams::default());
+    let released = async {
+        eventually("the eviction is refused", LIMIT, || async { refused(case.testbed, &name) })
+            .await?;
+        case.behave(Behaviour::default()).await
+    };
     // The eviction succeeds once the Pod has ended, unless the Pod is gone before.
-    let evicted = case.pods().evict(&pod.name_any(), &EvictParams::default()).await;
+    let (evicted, released) = tokio::join!(pods.evict(&name, &parameters), released);
+    released?;
     let waited = match &evicted {
         Ok(_) => true,
         Err(kube::Error::Api(status)) => matches!(status.code, 404 | 429),
@@ -258,6 +283,17 @@ async fn an_eviction_waits_until_the_flash_is_over(case: Case<'_>) -> anyhow::Re
         Ok(budgets.list(&of_job).await?.items.is_empty().then_some(()))
     })
     .await
+}
+
+/// Returns `Some` if the API server has answered 429 to an eviction of this Pod.
+fn refused(testbed: &Testbed, pod: &str) -> anyhow::Result<Option<()>> {
+    let entries = audit::entries(&testbed.control_plane.audit_log, "administrator")?;
+    let is_refused = |entry: &Value| {
+        entry["objectRef"]["subresource"] == "eviction"
+            && entry["objectRef"]["name"] == pod
+            && entry["responseStatus"]["code"] == 429
+    };
+    Ok(entries.iter().any(is_refused).then_some(()))
 }
 
 async fn a_pod_deleted_by_hand_is_a_failed_attempt_and_tried_again(
@@ -274,8 +310,11 @@ async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(
     case: Case<'_>,
 ) -> anyhow::Result<()> {
     case.behave(deaf_once()).await?;
-    case.start(json!({"deviceTimeoutSeconds": 15, "verify": {"timeoutSeconds": 1}})).await?;
+    case.start(json!({"deviceTimeoutSeconds": 3600, "verify": {"timeoutSeconds": 1}})).await?;
     let pod = case.busy_pod().await?;
+    // The next attempt's Pod stays until it is seen.
+    case.behave(Behaviour::holding()).await?;
+    case.shorten_deadline(&pod).await?;
     let deleted_at = Instant::now();
     case.pods().delete(&pod.name_any(), &now()).await?;
     let status = case.lost().await?;
@@ -291,6 +330,7 @@ async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(
         next.name_any(),
         deleted_at.elapsed()
     );
+    case.behave(Behaviour::default()).await?;
     case.completed_after(2).await.map(|_| ())
 }
 
@@ -312,7 +352,8 @@ async fn a_device_whose_pod_vanished_is_proven_by_its_version(
     case: Case<'_>,
 ) -> anyhow::Result<()> {
     case.behave(deaf_once()).await?;
-    case.start(json!({"deviceTimeoutSeconds": 15, "verify": {"timeoutSeconds": 30}})).await?;
+    // The device has a long time to report, so that it is not flashed again before it does.
+    case.start(json!({"deviceTimeoutSeconds": 3600, "verify": {"timeoutSeconds": 600}})).await?;
     let pod = case.busy_pod().await?;
     case.pods().delete(&pod.name_any(), &now()).await?;
     case.lost().await?;
@@ -329,8 +370,11 @@ async fn a_lost_node_locks_the_device_against_other_jobs_too(
     case: Case<'_>,
 ) -> anyhow::Result<()> {
     case.behave(deaf_once()).await?;
-    case.start(json!({"deviceTimeoutSeconds": 15, "verify": {"timeoutSeconds": 1}})).await?;
+    case.start(json!({"deviceTimeoutSeconds": 3600, "verify": {"timeoutSeconds": 1}})).await?;
     let pod = case.busy_pod().await?;
+    // If the lock ends before the other job has seen it, the next attempt keeps the device.
+    case.behave(Behaviour::holding()).await?;
+    case.shorten_deadline(&pod).await?;
     // As Pod garbage collection marks the Pods of a node that no longer exists.
     let collected = json!({"status": {"phase": "Failed", "conditions": [
         {
@@ -354,15 +398,17 @@ async fn a_lost_node_locks_the_device_against_other_jobs_too(
         status.message.is_some_and(|message| message.contains("default/lost-node")),
         "it says for whom it waits"
     );
+    case.behave(Behaviour::default()).await?;
     ended(case.testbed, "lost-node-other").await?;
     case.completed_after(3).await.map(|_| ())
 }
 
 async fn a_device_back_under_another_uid_is_followed(case: Case<'_>) -> anyhow::Result<()> {
-    case.behave(Behaviour { transfer_ms: 2000, ..Behaviour::default() }).await?;
+    case.behave(Behaviour::holding()).await?;
     case.start(json!({})).await?;
     case.busy_pod().await?;
     case.testbed.fleet.akri(&case.device.1, "recreate").await?;
+    case.behave(Behaviour::default()).await?;
     let status = case.completed_after(1).await?;
     assert_eq!(
         status.counts.unwrap_or_default().unverified,
@@ -394,10 +440,11 @@ async fn two_instances_of_one_endpoint_are_flashed_once(case: Case<'_>) -> anyho
 async fn an_instance_deleted_during_the_flash_leaves_the_device_unverified(
     case: Case<'_>,
 ) -> anyhow::Result<()> {
-    case.behave(Behaviour { transfer_ms: 2000, ..Behaviour::default() }).await?;
+    case.behave(Behaviour::holding()).await?;
     case.start(json!({"verify": {"timeoutSeconds": 2}})).await?;
     case.busy_pod().await?;
-    case.testbed.fleet.akri(&case.device.1, "remove").await?;
+    case.remove_instance().await?;
+    case.behave(Behaviour::default()).await?;
     let status = case.completed_after(1).await?;
     assert_eq!(status.counts.unwrap_or_default().unverified, 1, "{status:?}");
     Ok(())
@@ -409,12 +456,7 @@ async fn an_instance_deleted_before_its_turn_is_unknown(case: Case<'_>) -> anyho
         !status.devices.is_empty()
     })
     .await?;
-    case.testbed.fleet.akri(&case.device.1, "remove").await?;
-    let name = instance_name(&case.device.1);
-    eventually("the Instance is gone", LIMIT, || async {
-        Ok(case.instances().get_opt(&name).await?.is_none().then_some(()))
-    })
-    .await?;
+    case.remove_instance().await?;
     apply(case.testbed, &job(case.name, &[case.uid().to_owned()], json!({"suspend": false})))
         .await?;
     case.failed_with("UnknownDevice", 0).await
@@ -432,7 +474,7 @@ async fn a_host_name_alone_is_no_address_for_a_device_that_needs_an_ip(
     case: Case<'_>,
 ) -> anyhow::Result<()> {
     let spec = json!({
-        "externalIP": "203.0.113.10", "addressTimeoutSeconds": 3, "backoffLimitPerDevice": 0,
+        "externalIP": "203.0.113.10", "addressTimeoutSeconds": 600, "backoffLimitPerDevice": 0,
     });
     case.start(spec).await?;
     let services: Api<Service> = Api::namespaced(case.testbed.client.clone(), "default");
@@ -445,5 +487,13 @@ async fn a_host_name_alone_is_no_address_for_a_device_that_needs_an_ip(
         json!({"status": {"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}}}),
     );
     services.patch_status(&service.name_any(), &PatchParams::default(), &patch).await?;
+    let names_host = |status: &FlashJobStatus| {
+        let mut messages = status.devices.iter().filter_map(|device| device.message.as_deref());
+        messages.any(|message| message.contains("lb.example"))
+    };
+    status_where(case.testbed, case.name, "the host name is seen", names_host).await?;
+    // The Service has existed for at least that long.
+    let patch = Patch::Merge(json!({"spec": {"addressTimeoutSeconds": 1}}));
+    jobs(case.testbed).patch(case.name, &PatchParams::default(), &patch).await?;
     case.failed_with("AddressTimeout", 0).await
 }

@@ -4,12 +4,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use flashjob_end_to_end::counted::{Counted, updates};
+use flashjob_end_to_end::counted::Counted;
 use flashjob_end_to_end::{LIMIT, jobs, nothing_left, pod_where, runs};
+use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::proxy::{Action, Call};
 use flashjob_testbed::{Options, Proxy, Testbed};
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -123,12 +125,18 @@ async fn etcd_is_compacted_while_no_watch_stands(
 ) -> anyhow::Result<()> {
     let lists = |resource: &'static str| proxy.count(move |call| call.lists(resource));
     let before = WATCHED.map(lists);
+    let first = testbed.devices().await?.swap_remove(0).1.id;
+    testbed.fleet.behave(&first, &Behaviour::holding()).await?;
     let counted = Counted::begin(testbed, json!({"parallelism": 2})).await?;
-    updates(testbed, &counted, 1).await?;
+    let is_first = |pod: &Pod| pod.labels().get("uuid") == Some(&counted.uids[0]);
+    let runs_first = |pod: &Pod| runs(pod) && is_first(pod);
+    pod_where(testbed, &counted.name, "the first device's runs", runs_first).await?;
     proxy.refuse_connections();
+    testbed.fleet.behave(&first, &Behaviour::default()).await?;
     // Pods end while no watch is open. The restarted API server has no history from before the
     // compaction.
-    pod_where(testbed, &counted.name, "it ends unseen", ended).await?;
+    let ends_first = |pod: &Pod| ended(pod) && is_first(pod);
+    pod_where(testbed, &counted.name, "it ends unseen", ends_first).await?;
     let touched = Patch::Merge(json!({"metadata": {"annotations": {"touched": "unseen"}}}));
     jobs(testbed).patch(&counted.name, &PatchParams::default(), &touched).await?;
     testbed.control_plane.stop_api_server().await?;

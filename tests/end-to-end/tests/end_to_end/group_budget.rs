@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, ensure};
 use flashjob_api::{Phase, RolloutPhase};
 use flashjob_end_to_end::rollouts::{self, behave, flashed, rollout};
-use flashjob_end_to_end::{create, ended, job};
+use flashjob_end_to_end::{called, create, ended, job};
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::{Options, Testbed};
 use futures::TryStreamExt;
@@ -95,8 +95,8 @@ async fn testbed() -> anyhow::Result<Testbed> {
     let options = Options { devices, addresses: 12, ..Options::default() };
     let mut testbed = Testbed::start(&options).await?;
     testbed.start_operator().await?;
-    let slow = Behaviour { transfer_ms: 300, ..Behaviour::default() };
-    behave(&testbed, &slow).await?;
+    // Until as many are in flight as the budgets allow.
+    behave(&testbed, &Behaviour::holding()).await?;
     Ok(testbed)
 }
 
@@ -113,6 +113,8 @@ async fn two_rollouts_at_once_have_no_more_devices_in_flight_behind_a_node_than_
         });
         rollouts::apply(&testbed, &rollout(&testbed, name, spec)).await?;
     }
+    called(&testbed, 2).await?;
+    behave(&testbed, &Behaviour::default()).await?;
     for name in names {
         let status = rollouts::ended(&testbed, name).await?;
         ensure!(status.phase == Some(RolloutPhase::Completed), "{name}: {status:?}");
@@ -137,6 +139,8 @@ async fn three_flash_jobs_at_once_have_no_more_devices_in_flight_in_a_group_than
         let spec = json!({"parallelism": 4, "groupBudget": budget});
         create(&testbed, &job(name, &job_uids, spec)).await?;
     }
+    called(&testbed, 4).await?;
+    behave(&testbed, &Behaviour::default()).await?;
     for name in names {
         let status = ended(&testbed, name).await?;
         ensure!(status.phase == Some(Phase::Completed), "{name}: {status:?}");

@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+/// Time limit in seconds of a wait for a state that is reached: as [`LIMIT`].
+const LONG: u32 = 300;
+
 /// Returns the status that kstatus gives an object.
 async fn of(program: &str, object: &Value) -> anyhow::Result<String> {
     let mut child = Command::new(program)
@@ -117,11 +120,11 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
     kstatus.plugin_is("broken", "Failed").await?;
 
     let device = &testbed.devices().await?[0].1.id;
-    let slow = Behaviour { transfer_ms: 3000, ..Behaviour::default() };
-    testbed.fleet.behave(device, &slow).await?;
+    testbed.fleet.behave(device, &Behaviour::holding()).await?;
     create(&testbed, &job("good", &all[..1], json!({}))).await?;
     kstatus.is("good", "InProgress").await?;
-    ensure!(kstatus.waits("good", 60).await?, "kubectl wait sees that it is ready");
+    testbed.fleet.behave(device, &Behaviour::default()).await?;
+    ensure!(kstatus.waits("good", LONG).await?, "kubectl wait sees that it is ready");
     kstatus.is("good", "Current").await?;
 
     create(&testbed, &job("bad", &all[1..2], json!({"applicationType": "other"}))).await?;
@@ -137,7 +140,7 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
     let again = Patch::Merge(json!({"spec": {"suspend": false}}));
     raw_jobs(&testbed).patch("held", &PatchParams::default(), &again).await?;
     kstatus.is("held", "Current").await?;
-    ensure!(kstatus.waits("held", 60).await?, "it is ready in the end");
+    ensure!(kstatus.waits("held", LONG).await?, "it is ready in the end");
 
     // The job stalls until the plugin is published.
     let instances: Api<flashjob_api::akri::Instance> =
@@ -181,8 +184,7 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     let devices = vec!["esp32:thermo:0.1.0=2".to_owned(), "esp32:hygro:0.1.0=2".to_owned()];
     let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
     testbed.start_operator().await?;
-    let slow = Behaviour { transfer_ms: 3000, ..Behaviour::default() };
-    behave(&testbed, &slow).await?;
+    behave(&testbed, &Behaviour::holding()).await?;
     let kstatus = Kstatus { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
     use RolloutPhase::{Aborted, Completed, Failed, Paused, Planning, Progressing, Waiting};
     let of = |application| json!({"applicationTypes": [application]});
@@ -200,13 +202,14 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     kstatus.rollout_is("good", Paused, "SuspendRequested", "InProgress").await?;
     change(&testbed, "good", json!({"suspend": null})).await?;
     kstatus.rollout_is("good", Progressing, "Flashing", "InProgress").await?;
+    behave(&testbed, &Behaviour::default()).await?;
     let status = kstatus.rollout_is("good", Waiting, "ApprovalMissing", "InProgress").await?;
     ensure!(!kstatus.waits_for("flashrollout/good", 1).await?, "what waits is not ready");
     let approval = format!("all@{}", status.run.context("a run")?);
     change(&testbed, "good", json!({"approvals": [approval]})).await?;
     kstatus.rollout_is("good", Completed, "AllBatchesPassed", "Current").await?;
     ensure!(
-        kstatus.waits_for("flashrollout/good", 60).await?,
+        kstatus.waits_for("flashrollout/good", LONG).await?,
         "kubectl wait sees that it is ready"
     );
 

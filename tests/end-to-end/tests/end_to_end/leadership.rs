@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use flashjob_api::Phase;
+use flashjob_end_to_end::rollouts::behave;
 use flashjob_end_to_end::{LIMIT, apply, ended, job, nothing_left, status_where, uids};
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
@@ -11,24 +12,21 @@ use flashjob_testbed::{Options, Signal, Testbed};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// Shorter than the remaining time of a Lease that was renewed just before its holder got SIGTERM.
-const AT_ONCE: Duration = Duration::from_secs(6);
+/// Duration of the Lease where it must not end by itself before a standby takes over.
+const LONG_LEASE: u64 = 60;
+/// Shorter than the remaining time of such a Lease, which its holder renews every two seconds.
+const AT_ONCE: Duration = Duration::from_secs(45);
+
+/// Duration of the Lease where it is waited for.
+const SHORT_LEASE: u64 = 10;
 
 const DEVICES: usize = 16;
 
-async fn testbed_with(operators: usize) -> anyhow::Result<Testbed> {
+async fn testbed_with(operators: usize, lease_seconds: u64) -> anyhow::Result<Testbed> {
     let devices = vec![format!("esp32:thermo:0.1.0={DEVICES}")];
-    let mut testbed =
-        Testbed::start(&Options { devices, addresses: 4, ..Options::default() }).await?;
-    for index in 0..DEVICES {
-        testbed
-            .fleet
-            .behave(
-                &format!("esp32-{index}"),
-                &Behaviour { transfer_ms: 1000, ..Behaviour::default() },
-            )
-            .await?;
-    }
+    let options = Options { devices, addresses: 4, lease_seconds, ..Options::default() };
+    let mut testbed = Testbed::start(&options).await?;
+    behave(&testbed, &Behaviour { transfer_ms: 1000, ..Behaviour::default() }).await?;
     for index in 0..operators {
         assert_eq!(testbed.start_operator().await?, index);
         takes_the_role(&testbed, index, if index == 0 { "leader" } else { "standby" }, LIMIT)
@@ -96,7 +94,7 @@ fn changes(testbed: &Testbed, operator: &str, since: Timestamp) -> anyhow::Resul
 #[tokio::test]
 async fn a_terminated_leader_hands_over_at_once_and_a_killed_one_when_its_lease_is_over()
 -> anyhow::Result<()> {
-    let mut testbed = testbed_with(2).await?;
+    let mut testbed = testbed_with(2, LONG_LEASE).await?;
     let all = uids(&testbed, "esp32", DEVICES).await?;
     apply(&testbed, &job("handed-over", &all, json!({}))).await?;
     flashed(&testbed, 2).await?;
@@ -136,7 +134,7 @@ async fn a_terminated_leader_hands_over_at_once_and_a_killed_one_when_its_lease_
 
 #[tokio::test]
 async fn a_leader_stopped_past_its_lease_changes_nothing_when_it_goes_on() -> anyhow::Result<()> {
-    let mut testbed = testbed_with(2).await?;
+    let mut testbed = testbed_with(2, SHORT_LEASE).await?;
     let all = uids(&testbed, "esp32", DEVICES).await?;
     apply(&testbed, &job("stopped", &all, json!({}))).await?;
     flashed(&testbed, 2).await?;
@@ -144,6 +142,8 @@ async fn a_leader_stopped_past_its_lease_changes_nothing_when_it_goes_on() -> an
     takes_the_role(&testbed, 1, "leader", LIMIT).await?;
     let so_far = testbed.fleet.reports().await?.iter().filter(|report| report.flashed > 0).count();
     flashed(&testbed, so_far + 1).await?;
+    // Some work is left for the new leader until the old one has ended.
+    behave(&testbed, &Behaviour::holding()).await?;
 
     let goes_on = Timestamp::now();
     testbed.signal_operator(0, Signal::CONT)?;
@@ -151,6 +151,7 @@ async fn a_leader_stopped_past_its_lease_changes_nothing_when_it_goes_on() -> an
     assert_eq!(testbed.operator_ended(0, LIMIT).await?.code(), Some(1));
     assert_eq!(testbed.start_operator().await?, 0);
     takes_the_role(&testbed, 0, "standby", LIMIT).await?;
+    behave(&testbed, &Behaviour::default()).await?;
     every_device_was_flashed_once(&testbed, "stopped").await?;
     // The signal may have stopped it between the fence and the socket. Such a request is still
     // sent, and the API server rejects it, because the new leader has made the same change
@@ -168,7 +169,7 @@ async fn a_leader_stopped_past_its_lease_changes_nothing_when_it_goes_on() -> an
 #[tokio::test]
 async fn a_leader_that_nobody_replaced_goes_on_after_an_api_server_is_back() -> anyhow::Result<()>
 {
-    let mut testbed = testbed_with(1).await?;
+    let mut testbed = testbed_with(1, SHORT_LEASE).await?;
     testbed.control_plane.stop_api_server().await?;
     takes_the_role(&testbed, 0, "leader, held back until its Lease is renewed", LIMIT).await?;
     testbed.control_plane.start_api_server().await?;

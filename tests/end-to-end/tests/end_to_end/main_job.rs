@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use flashjob_api::Phase;
 use flashjob_api::condition::{COMPLETE, FAILED, PROGRESSING};
+use flashjob_end_to_end::rollouts::behave;
 use flashjob_end_to_end::{
-    apply, condition, create, delete, ended, events, job, jobs, nothing_left, plugin_where,
-    status_where, uids,
+    apply, called, condition, create, delete, ended, events, job, jobs, nothing_left,
+    plugin_where, status_where, uids, wait_until_gone,
 };
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::{LIMIT, eventually};
 use flashjob_testbed::{Options, Testbed};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 async fn testbed(devices: &[&str], addresses: u32) -> anyhow::Result<Testbed> {
@@ -172,32 +173,20 @@ async fn an_operator_killed_half_way_flashes_every_device_exactly_once() -> anyh
 #[tokio::test]
 async fn a_job_deleted_while_it_flashes_leaves_nothing_behind() -> anyhow::Result<()> {
     let testbed = testbed(&["esp32:thermo:0.1.0=6"], 3).await?;
-    for index in 0..6 {
-        testbed
-            .fleet
-            .behave(
-                &format!("esp32-{index}"),
-                &Behaviour { transfer_ms: 2000, ..Behaviour::default() },
-            )
-            .await?;
-    }
+    behave(&testbed, &Behaviour::holding()).await?;
     let all = uids(&testbed, "esp32", 6).await?;
     apply(&testbed, &job("deleted", &all, json!({}))).await?;
+    called(&testbed, 1).await?;
+    jobs(&testbed).delete("deleted", &DeleteParams::default()).await?;
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
-    eventually("Pods run", LIMIT, || async {
-        let running = pods.list(&ListParams::default()).await?;
-        Ok(running
-            .items
-            .iter()
-            .any(|pod| {
-                pod.status
-                    .as_ref()
-                    .is_some_and(|status| status.phase.as_deref() == Some("Running"))
-            })
-            .then_some(()))
+    eventually("its Pods are told to end", LIMIT, || async {
+        let pods = pods.list(&ListParams::default()).await?.items;
+        let all = pods.iter().all(|pod| pod.metadata.deletion_timestamp.is_some());
+        Ok(all.then_some(()))
     })
     .await?;
-    delete(&testbed, "deleted").await?;
+    behave(&testbed, &Behaviour::default()).await?;
+    wait_until_gone(&testbed, "deleted").await?;
     nothing_left(&testbed).await?;
     apply(&testbed, &job("again", &all, json!({}))).await?;
     assert_eq!(ended(&testbed, "again").await?.phase, Some(Phase::Completed));

@@ -213,17 +213,9 @@ async fn a_restart_while_the_registry_is_away_serves_from_the_cache_and_says_so(
 async fn a_device_is_judged_by_the_digest_it_began_with_after_a_restart_with_another_one()
 -> anyhow::Result<()> {
     let devices = vec!["esp32:thermo:0.1.0=1".into()];
-    let options = Options {
-        plugins: vec!["esp32".into()],
-        devices,
-        flasher_callback_timeout_ms: 30_000,
-        ..Options::default()
-    };
+    let options = Options { plugins: vec!["esp32".into()], devices, ..Options::default() };
     let mut testbed = Testbed::start(&options).await?;
-    testbed
-        .fleet
-        .behave("esp32-0", &Behaviour { transfer_ms: 8000, ..Behaviour::default() })
-        .await?;
+    testbed.fleet.behave("esp32-0", &Behaviour::holding()).await?;
     testbed.start_operator().await?;
     let began = plugin_where(&testbed, "esp32", "it serves", |status| {
         condition(status, "Ready", "Serving")
@@ -242,6 +234,7 @@ async fn a_device_is_judged_by_the_digest_it_began_with_after_a_restart_with_ano
         status.digest.as_ref() == Some(&second)
     })
     .await?;
+    testbed.fleet.behave("esp32-0", &Behaviour::default()).await?;
     let status = ended(&testbed, "slow").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     let log = says(&testbed, "operator", restarted, "to judge the attempts").await?;

@@ -77,7 +77,10 @@ fn count_log_lines(testbed: &Testbed, part: &str) -> anyhow::Result<usize> {
 }
 
 async fn live(testbed: &Testbed) -> anyhow::Result<()> {
-    assert_eq!(testbed.health(0, "/healthz").await?.map(|(code, _)| code), Some(200));
+    // A busy machine may answer late.
+    let answer = || async { testbed.health(0, "/healthz").await };
+    let (code, text) = eventually("/healthz answers", LIMIT, answer).await?;
+    assert_eq!(code, 200, "{text}");
     Ok(())
 }
 
@@ -86,6 +89,7 @@ async fn an_operator_that_may_not_read_its_lease_is_never_ready_and_says_which_r
 -> anyhow::Result<()> {
     let mut testbed = testbed().await?;
     grant_rights_without(&testbed.client, "role", &[("get", "leases")]).await?;
+    let since = Instant::now();
     testbed.launch_operator()?;
     let right =
         "leases.coordination.k8s.io: the right to get them in namespace default is missing";
@@ -96,9 +100,13 @@ async fn an_operator_that_may_not_read_its_lease_is_never_ready_and_says_which_r
     problem(&testbed, "RightMissing", 1).await?;
     live(&testbed).await?;
     // The operator retries every second, and logs the problem with growing pauses.
+    eventually("the problem is logged again", LIMIT, || async {
+        Ok((count_log_lines(&testbed, right)? >= 2).then_some(()))
+    })
+    .await?;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let times = count_log_lines(&testbed, right)?;
-    assert!((2..=6).contains(&times), "said {times} times");
+    let (times, seconds) = (count_log_lines(&testbed, right)?, since.elapsed().as_secs());
+    assert!(times as u64 <= 1 + seconds / 2, "said {times} times in {seconds} s");
     assert!(!log(&testbed)?.contains("Status {"), "{}", log(&testbed)?);
     assert_eq!(testbed.role(0).await?, None);
 
@@ -120,7 +128,8 @@ async fn an_operator_that_may_not_write_its_lease_is_not_ready_and_a_standby_is(
     grant_rights(&testbed.client, "role").await?;
     readyz(&testbed, 200, &["leader"]).await?;
     assert_eq!(testbed.start_operator().await?, 1);
-    assert_eq!(testbed.role(1).await?.as_deref(), Some("standby"));
+    let role = eventually("it says its role", LIMIT, || async { testbed.role(1).await }).await?;
+    assert_eq!(role, "standby");
     Ok(())
 }
 
@@ -148,8 +157,13 @@ async fn a_forbidden_watch_makes_a_ready_operator_unready_after_thirty_seconds()
     .await?;
     // The operator counts from the first refusal, which may be up to one iteration of this loop
     // earlier.
-    while since.elapsed() < UNREADY_AFTER - Duration::from_secs(5) {
-        assert_eq!(testbed.role(0).await?.as_deref(), Some("leader"));
+    let stays_ready = || since.elapsed() < UNREADY_AFTER - Duration::from_secs(5);
+    while stays_ready() {
+        let answer = testbed.health(0, "/readyz").await?;
+        // An answer that a busy machine delays, or none, shows nothing.
+        if let Some((code, text)) = answer.filter(|_| stays_ready()) {
+            assert_eq!((code, text.as_str()), (200, "leader"));
+        }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let right = "flashjobs.application.flashjob.nbfc.io: the right to watch them in the cluster";

@@ -70,7 +70,6 @@ async fn testbed(namespaces: &str) -> anyhow::Result<Testbed> {
     let options = Options {
         devices: vec!["esp32:thermo:0.1.0=2".into()],
         addresses: 2,
-        flasher_callback_timeout_ms: 60_000,
         ..Options::default()
     };
     let mut testbed = Testbed::start(&options).await?;
@@ -159,8 +158,7 @@ async fn two_jobs_of_two_namespaces_are_never_at_one_device_by_different_spellin
     let testbed = testbed("All").await?;
     let (uid, report) = testbed.devices().await?[0].clone();
     let (_, port) = report.endpoint.rsplit_once(':').context("an endpoint")?;
-    let slow = Behaviour { transfer_ms: 4000, ..Behaviour::default() };
-    testbed.fleet.behave(&report.id, &slow).await?;
+    testbed.fleet.behave(&report.id, &Behaviour::holding()).await?;
     let twin = instance(&testbed, "twin", "127.0.0.1:9").await?;
     let mapped = json!({
         "hostEndpoint": format!("http://[::ffff:127.0.0.1]:{port}/"), "verify": {"mode": "None"},
@@ -174,6 +172,7 @@ async fn two_jobs_of_two_namespaces_are_never_at_one_device_by_different_spellin
         status.devices.iter().any(|device| device.reason.as_deref() == Some("DeviceBusy"))
     };
     status_where(&testbed, "second", busy).await?;
+    testbed.fleet.behave(&report.id, &Behaviour::default()).await?;
     let first = flashjob_end_to_end::ended(&testbed, "first").await?;
     assert_eq!(first.phase, Some(Phase::Completed), "{first:?}");
     status_where(&testbed, "second", over).await?;

@@ -28,7 +28,7 @@ pub async fn operator_pods_deleted_in_mid_flash_flash_nothing_twice(
     node: &mut Node,
 ) -> anyhow::Result<()> {
     let site = Site::new(node, "deleted", 4).await?;
-    site.transfers_take(3000).await?;
+    site.hold_transfers().await?;
     site.flash(node, json!({"parallelism": 2})).await?;
     transfers_are_under_way(&site, 1).await?;
     let label = "app.kubernetes.io/name=flashjob-operator";
@@ -43,6 +43,7 @@ pub async fn operator_pods_deleted_in_mid_flash_flash_nothing_twice(
         "--force",
     ])
     .await?;
+    site.release_transfers().await?;
     Installation::default().rolled_out(node).await?;
     site.all_flashed_once(node).await.map(|_| ())
 }
@@ -50,11 +51,12 @@ pub async fn operator_pods_deleted_in_mid_flash_flash_nothing_twice(
 /// Replaces both replicas, one after the other.
 pub async fn a_rollout_in_mid_job_flashes_nothing_twice(node: &mut Node) -> anyhow::Result<()> {
     let site = Site::new(node, "rolled", 4).await?;
-    site.transfers_take(3000).await?;
+    site.hold_transfers().await?;
     site.flash(node, json!({"parallelism": 2})).await?;
     transfers_are_under_way(&site, 1).await?;
     node.kubectl(&["-n", "flashjob-system", "rollout", "restart", "deployment/flashjob-operator"])
         .await?;
+    site.release_transfers().await?;
     Installation::default().rolled_out(node).await?;
     site.all_flashed_once(node).await.map(|_| ())
 }
@@ -72,21 +74,31 @@ pub async fn an_operator_that_hangs_is_started_again(node: &mut Node) -> anyhow:
     installation.rolled_out(node).await
 }
 
-/// Stops an operator's process as a debugger would; all processes of the node are in this PID
-/// namespace.
+/// Stops an operator's process as a debugger would.
 fn stop_one_operator() -> anyhow::Result<bool> {
+    // The kernel truncates names to 15 characters.
+    let Some(id) = processes("flashjob-operat")?.into_iter().next() else { return Ok(false) };
+    let id = rustix::process::Pid::from_raw(id).context("no process id")?;
+    rustix::process::kill_process(id, rustix::process::Signal::STOP)?;
+    Ok(true)
+}
+
+/// Returns the ids of the processes with this name; all processes of the node are in this PID
+/// namespace.
+///
+/// # Errors
+/// The processes cannot be listed.
+pub fn processes(name: &str) -> anyhow::Result<Vec<i32>> {
+    let mut ids = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let name = entry.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let number = entry.file_name();
+        let Some(id) = number.to_str().and_then(|text| text.parse::<i32>().ok()) else { continue };
         let command = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        // The kernel truncates names to 15 characters.
-        if command.trim() == "flashjob-operat" {
-            let id = rustix::process::Pid::from_raw(id).context("no process id")?;
-            rustix::process::kill_process(id, rustix::process::Signal::STOP)?;
-            return Ok(true);
+        if command.trim() == name {
+            ids.push(id);
         }
     }
-    Ok(false)
+    Ok(ids)
 }
 
 /// Sets the memory limit of the operator's container.
@@ -129,7 +141,7 @@ pub async fn a_component_of_12_mb_is_compiled_in_a_container_of_128_mib(
 /// A namespace that is deleted while its devices are in flight is soon gone.
 pub async fn a_namespace_deleted_in_mid_flash_goes_away(node: &mut Node) -> anyhow::Result<()> {
     let site = Site::new(node, "going", 2).await?;
-    site.transfers_take(60_000).await?;
+    site.hold_transfers().await?;
     site.flash(node, json!({})).await?;
     transfers_are_under_way(&site, 2).await?;
     site.delete(node).await

@@ -3,8 +3,9 @@
 
 use anyhow::ensure;
 use flashjob_api::{FlashJobStatus, Phase};
-use flashjob_node::installation::{Installation, configuration, ended, job, uids};
+use flashjob_node::installation::{Installation, LIMIT, configuration, ended, job, uids};
 use flashjob_node::{Devices, Node, life};
+use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::repository;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -103,18 +104,27 @@ impl Site {
     /// # Errors
     /// The namespace is not gone in time.
     pub async fn delete(self, node: &Node) -> anyhow::Result<()> {
-        node.kubectl(&["delete", "namespace", &self.namespace, "--timeout=180s"]).await.map(|_| ())
+        let limit = format!("--timeout={}s", LIMIT.as_secs());
+        node.kubectl(&["delete", "namespace", &self.namespace, &limit]).await.map(|_| ())
     }
 
-    /// Sets the duration of a transfer for all devices.
+    /// Has all devices hold their transfers until [`Self::release_transfers`].
     ///
     /// # Errors
     /// A device does not exist.
-    pub async fn transfers_take(&self, milliseconds: u64) -> anyhow::Result<()> {
-        let behaviour = flashjob_simulators::devices::Behaviour {
-            transfer_ms: milliseconds,
-            ..Default::default()
-        };
+    pub async fn hold_transfers(&self) -> anyhow::Result<()> {
+        self.behave(Behaviour::holding()).await
+    }
+
+    /// Lets all transfers go on.
+    ///
+    /// # Errors
+    /// A device does not exist.
+    pub async fn release_transfers(&self) -> anyhow::Result<()> {
+        self.behave(Behaviour::default()).await
+    }
+
+    async fn behave(&self, behaviour: Behaviour) -> anyhow::Result<()> {
         for report in self.devices.fleet.reports().await? {
             self.devices.fleet.behave(&report.id, &behaviour).await?;
         }

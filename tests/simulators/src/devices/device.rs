@@ -58,6 +58,14 @@ pub struct Behaviour {
     pub times: Option<u32>,
 }
 
+impl Behaviour {
+    /// Returns the behaviour of a device that reads no firmware until its behaviour is changed.
+    #[must_use]
+    pub fn holding() -> Self {
+        Self { holds_transfer: true, ..Self::default() }
+    }
+}
+
 /// Report of a device about itself, for tests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -113,6 +121,19 @@ pub(super) struct Inner {
     pub behaviour: Behaviour,
 }
 
+impl Inner {
+    /// Returns the behaviour for the next update, and counts down its remaining times.
+    pub fn take_behaviour(&mut self) -> Behaviour {
+        let behaviour = self.behaviour.clone();
+        match &mut self.behaviour.times {
+            Some(0) => return Behaviour::default(),
+            Some(times) => *times -= 1,
+            None => {}
+        }
+        behaviour
+    }
+}
+
 /// An update in progress.
 pub(super) struct Update {
     /// Address of the flasher that has the firmware.
@@ -139,18 +160,6 @@ impl Device {
         let certificate = certificate(&report.id)?;
         let inner = Inner { report, ..Inner::default() };
         Ok(Self { report: Mutex::new(inner), settings, held, certificate })
-    }
-
-    /// Returns the behaviour for the next update, and counts down its remaining times.
-    pub fn take_behaviour(&self) -> Behaviour {
-        let mut inner = lock(&self.report);
-        let behaviour = inner.behaviour.clone();
-        match &mut inner.behaviour.times {
-            Some(0) => return Behaviour::default(),
-            Some(times) => *times -= 1,
-            None => {}
-        }
-        behaviour
     }
 
     /// Boots firmware from the spare slot.

@@ -30,11 +30,11 @@ pub(super) async fn update(
     else {
         return (StatusCode::BAD_REQUEST, "expected the text ip: <address>".to_owned());
     };
-    if let Err(answer) = device.begin(&address) {
-        return answer;
-    }
+    let behaviour = match device.begin(&address) {
+        Ok(behaviour) => behaviour,
+        Err(answer) => return answer,
+    };
     tokio::spawn(async move {
-        let behaviour = device.take_behaviour();
         let received = device.receive(&address, &behaviour).await;
         let mut inner = lock(&device.report);
         let connected = inner.update.take().is_some_and(|update| update.connected);
@@ -50,8 +50,10 @@ pub(super) async fn update(
 }
 
 impl Device {
-    /// Enters the update state, or returns the response that says why not.
-    fn begin(&self, address: &str) -> Result<(), (StatusCode, String)> {
+    /// Enters the update state and returns the behaviour for the update, or returns the response
+    /// that says why not. A test that sees the request counted can change the behaviour for the
+    /// next one.
+    fn begin(&self, address: &str) -> Result<Behaviour, (StatusCode, String)> {
         let mut inner = lock(&self.report);
         if inner.down {
             return Err((StatusCode::SERVICE_UNAVAILABLE, String::new()));
@@ -69,7 +71,7 @@ impl Device {
         inner.report.updates += 1;
         inner.update = Some(Update { address: address.to_owned(), connected: false });
         inner.first_asked.get_or_insert_with(Instant::now);
-        Ok(())
+        Ok(inner.take_behaviour())
     }
 
     async fn receive(&self, address: &str, behaviour: &Behaviour) -> anyhow::Result<()> {

@@ -32,7 +32,7 @@ pub(super) async fn update(
             image = field.bytes().await.ok();
         }
     }
-    let behaviour = device.take_behaviour();
+    let behaviour = lock(&device.report).take_behaviour();
     let firmware = image.and_then(|image| Firmware::decode(&image).ok());
     let Some(firmware) = firmware.filter(|_| !behaviour.refuse_image) else {
         lock(&device.report).report.refused += 1;
