@@ -170,6 +170,13 @@ pub(crate) trait Trim: Sized {
     }
 }
 
+/// Returns true if the watches of Pods and Services select an object with these labels.
+pub(crate) fn is_selected(metadata: &ObjectMeta) -> bool {
+    let labels = metadata.labels.as_ref();
+    let has_label = |name: &str| labels.is_some_and(|labels| labels.contains_key(name));
+    FLASH_LABELS.split(',').all(has_label)
+}
+
 impl Trim for FlashJob {
     fn trim(self) -> Option<Object> {
         Some(Object::Job(Box::new(Job::of(self))))
@@ -281,6 +288,18 @@ mod tests {
             "items": [{"metadata": {"name": page, "uid": page}, "spec": {}}],
         });
         (200, list)
+    }
+
+    #[test]
+    fn an_object_that_lost_one_of_its_labels_is_not_selected() {
+        let is_selected = |labels: serde_json::Value| {
+            is_selected(&serde_json::from_value(json!({"labels": labels})).expect("metadata"))
+        };
+        // A pooled Service has an empty uid.
+        assert!(is_selected(json!({"app": "job", "uuid": "", "other": "label"})));
+        for labels in [json!({"app": "job"}), json!({"uuid": "a"}), json!(null)] {
+            assert!(!is_selected(labels.clone()), "{labels}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

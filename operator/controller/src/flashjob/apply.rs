@@ -336,7 +336,9 @@ where
     Ok(())
 }
 
-/// Deletes a Service or a Pod of an attempt. Returns true if it is already gone.
+/// Deletes a Service or a Pod of an attempt. Returns true if it is already gone, or if no watch
+/// reports its removal because somebody removed its labels: it would stay in the cache, and its
+/// FlashJob would wait for it. If such a Pod has not ended, it is queried until it is gone.
 async fn delete_object<K: NamespacedObject + Readable + Trim>(
     operator: &Operator,
     namespace: &str,
@@ -344,6 +346,7 @@ async fn delete_object<K: NamespacedObject + Readable + Trim>(
     uid: &str,
 ) -> kube::Result<bool> {
     match delete::<K>(operator.client.clone(), namespace, name, uid).await? {
+        Deleted::Going(Some(object)) if !watch::is_selected(object.meta()) => Ok(true),
         Deleted::Going(object) => {
             if let Some(object) = object.and_then(Trim::trim) {
                 operator.tell(Change::Deleting(object));

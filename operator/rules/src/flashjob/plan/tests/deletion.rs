@@ -384,6 +384,27 @@ fn a_pod_that_lost_its_label_is_deleted_and_named_while_it_exists() {
 }
 
 #[test]
+fn an_ended_pod_that_lost_its_label_does_not_keep_its_job_once_its_deletion_has_begun() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let mut pod = case.start().remove(0);
+    case.settle();
+    case.lose(&pod);
+    // It was found, and its end can be observed; no watch reports its removal.
+    let status = json!({"phase": "Failed"});
+    pod.status = serde_json::from_value(status).expect("a status");
+    pod.metadata.resource_version = Some(case.next_version());
+    let found = Box::new(observed::Pod::of(&pod).expect("owned"));
+    let (name, uid) = (found.name.clone(), found.uid.clone());
+    case.world.take(Change::PodUnlabelled(found), case.now);
+    case.delete();
+    case.lose_services();
+    let plan = case.settle();
+    assert!(deletes(&plan, "pod") == 1 && !is_over(&plan), "{:?}", plan.steps);
+    case.world.take(Change::PodNotFound { job: key("job"), name, uid }, case.now);
+    assert!(is_over(&case.plan()));
+}
+
+#[test]
 fn a_uid_that_is_removed_from_the_spec_right_before_the_deletion_leaves_the_counts_consistent() {
     for is_observed in [false, true] {
         let mut case = Case::new(&["a", "b"], &json!({}));
