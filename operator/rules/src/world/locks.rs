@@ -15,8 +15,16 @@ pub struct Locks {
     of_job: HashMap<JobKey, Vec<(Identity, String)>>,
     /// Devices of Pods that may be running, no matter which operator created them, by the Pod's
     /// uid.
-    pods: HashMap<String, (Vec<Identity>, Holder)>,
+    pods: HashMap<String, PodLock>,
     by_pod: HashMap<Identity, Vec<String>>,
+}
+
+#[derive(Debug)]
+struct PodLock {
+    identities: Vec<Identity>,
+    holder: Holder,
+    /// Uid of the job that owns the Pod.
+    job_uid: String,
 }
 
 impl Locks {
@@ -56,14 +64,18 @@ impl Locks {
         for identity in &pod.identities {
             self.by_pod.entry(identity.clone()).or_default().push(pod.uid.clone());
         }
-        let holder = Holder::new(&pod.job, &pod.device);
-        self.pods.insert(pod.uid.clone(), (pod.identities.clone(), holder));
+        let lock = PodLock {
+            identities: pod.identities.clone(),
+            holder: Holder::new(&pod.job, &pod.device),
+            job_uid: pod.job_uid.clone(),
+        };
+        self.pods.insert(pod.uid.clone(), lock);
     }
 
     /// Releases the lock of a Pod that can no longer be running. Returns true if it had one.
     pub fn forget_pod(&mut self, uid: &str) -> bool {
-        let Some((identities, _)) = self.pods.remove(uid) else { return false };
-        for identity in identities {
+        let Some(lock) = self.pods.remove(uid) else { return false };
+        for identity in lock.identities {
             if let Some(uids) = self.by_pod.get_mut(&identity) {
                 uids.retain(|other| other != uid);
                 if uids.is_empty() {
@@ -107,9 +119,20 @@ impl Locks {
         let pods = self.by_pod.get(identity).into_iter().flatten();
         holder
             .or_else(|| {
-                pods.filter_map(|pod| self.pods.get(pod)).map(|(_, holder)| holder).find(is_other)
+                let locks = pods.filter_map(|pod| self.pods.get(pod));
+                locks.map(|lock| &lock.holder).find(is_other)
             })
             .cloned()
+    }
+
+    /// Holder of the device whose Pod belongs to an earlier FlashJob of the same name: it was
+    /// deleted, and perhaps flashes the device under the same uid.
+    #[must_use]
+    pub fn predecessor(&self, identity: &Identity, job: &JobKey, job_uid: &str) -> Option<Holder> {
+        let pods = self.by_pod.get(identity).into_iter().flatten();
+        let mut locks = pods.filter_map(|pod| self.pods.get(pod));
+        let lock = locks.find(|lock| lock.holder.job == *job && lock.job_uid != job_uid);
+        lock.map(|lock| lock.holder.clone())
     }
 }
 

@@ -163,7 +163,9 @@ impl World {
                 if overriding.is_some() || self.locks.is_locked(instance, &mut text) {
                     let held = instance.identities(overriding).into_iter();
                     holders.extend(held.filter_map(|identity| {
-                        let holder = self.locks.holder(&identity, &job.key, uid);
+                        let other = self.locks.holder(&identity, &job.key, uid);
+                        let holder = other
+                            .or_else(|| self.locks.predecessor(&identity, &job.key, &job.uid));
                         holder.map(|holder| (identity, holder))
                     }));
                 }

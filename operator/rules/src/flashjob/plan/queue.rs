@@ -320,6 +320,12 @@ impl<'a> Draft<'a> {
             ));
         }
         let holder = self.held_by_another(uid)?;
+        if holder.job == self.observed.job.key && holder.uid == uid {
+            let name = &holder.job;
+            return Some(format!(
+                "a Pod of an earlier FlashJob {name} may still be flashing this device"
+            ));
+        }
         Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))
     }
 

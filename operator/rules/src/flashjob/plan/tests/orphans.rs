@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fixture::{Case, job, key, world};
 use crate::flashjob::observed::{Identity, Job, after};
-use crate::flashjob::plan::{Plan, plan};
+use crate::flashjob::plan::{Plan, Step, plan};
 
 /// The Pod of a device in deletion, which a dead node keeps.
 fn kept_pod(case: &mut Case) -> Pod {
@@ -94,4 +94,19 @@ fn the_end_of_a_pod_releases_its_device_also_when_its_job_was_created_again() {
         case.world.lose_pod(&job, &name, &uid, case.now);
     }
     assert!(!is_held(&case));
+}
+
+#[test]
+fn a_job_that_was_created_again_waits_for_the_pod_of_the_first_one() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pod = kept_pod(&mut case);
+    case.job.metadata.uid = Some("uid-of-the-second".to_owned());
+    case.job.status = None;
+    case.see_job();
+    let begins = |plan: &Plan| {
+        plan.steps.iter().any(|step| matches!(step, Step::CreateService(_) | Step::CreatePod(_)))
+    };
+    assert!(!begins(&case.settle()), "two Pods would flash one device");
+    case.end(&pod, 137);
+    assert!(begins(&case.settle()));
 }
