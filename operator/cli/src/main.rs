@@ -32,6 +32,7 @@ mod failure;
 #[cfg(test)]
 mod fake_api;
 mod fleet;
+mod input;
 mod interruption;
 mod number;
 mod output;

@@ -14,6 +14,7 @@ use super::definition;
 use crate::cluster::{self, Scope};
 use crate::decode::decode;
 use crate::failure::Failure;
+use crate::input::{read_file, read_source};
 
 /// Reads the objects of a kind from a file; `-` is standard input.
 ///
@@ -149,11 +150,10 @@ fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
-    let read = match is_standard_input(path) {
-        true => std::io::read_to_string(std::io::stdin()),
-        false => std::fs::read_to_string(path),
-    };
-    read.map_err(|error| Failure::unreadable(source_name(path), &error))
+    match is_standard_input(path) {
+        true => read_source(source_name(path), std::io::stdin()),
+        false => read_file(path),
+    }
 }
 
 #[cfg(test)]

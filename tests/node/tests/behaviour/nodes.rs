@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::ensure;
 use flashjob_node::Node;
-use flashjob_node::installation::{Installation, LIMIT};
+use flashjob_node::installation::{Installation, LIMIT, status_where};
 use flashjob_node::network::HOSTNAME;
 use flashjob_testbed::audit;
 use flashjob_testbed::process::eventually;
@@ -13,11 +13,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::operator::processes;
 use crate::standing::Site;
-
-/// The name of the flash program's processes: the kernel truncates names to 15 characters.
-const FLASHER: &str = "flashjob-flashe";
 
 /// Waits until this many devices receive firmware.
 pub async fn transfers_are_under_way(site: &Site, devices: usize) -> anyhow::Result<()> {
@@ -102,16 +98,19 @@ pub async fn a_pod_removed_by_force_frees_its_device_once_the_kubelet_has_ended_
     transfers_are_under_way(&site, 1).await?;
     let all = ["-n", "forced", "delete", "pods", "--all", "--force", "--grace-period=0"];
     node.kubectl(&all).await?;
-    // The flash program would finish a transfer that goes on.
-    eventually("the kubelet has ended the container", LIMIT, || async {
-        Ok(processes(FLASHER)?.is_empty().then_some(()))
+    // The flash program that was told to end would finish a transfer that goes on.
+    status_where(node, "forced", "job", "another attempt has begun", |status| {
+        status.devices.iter().any(|device| device.attempt == 2)
     })
     .await?;
     site.release_transfers().await?;
-    let status = site.all_flashed_once(node).await?;
+    let status = site.ended(node).await?;
     let attempts: Vec<u32> = status.results.values().map(|result| result.attempts).collect();
     ensure!(attempts == [2], "{status:?}");
-    Ok(())
+    // While its transfer was held, the device refused the second attempt, which asked again.
+    let reports = site.devices.fleet.reports().await?;
+    ensure!(reports.iter().all(|report| report.flashed == 1), "{reports:?}");
+    site.delete(node).await
 }
 
 /// A node that is lost with a running Pod: the result of its container counts once the device

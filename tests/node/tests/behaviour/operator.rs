@@ -88,7 +88,7 @@ fn stop_one_operator() -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// The processes cannot be listed.
-pub fn processes(name: &str) -> anyhow::Result<Vec<i32>> {
+fn processes(name: &str) -> anyhow::Result<Vec<i32>> {
     let mut ids = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let number = entry.file_name();

@@ -90,7 +90,7 @@ pub async fn a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_s
 ) -> anyhow::Result<()> {
     let site = Site::new(node, "no-memory", 1).await?;
     // The flash program keeps the whole firmware in memory.
-    let payload = vec![0; 64 << 20];
+    let payload = vec![0; 48 << 20];
     let large = Firmware { payload, ..firmware("esp32", "thermo", "0.2.0") };
     push_firmware(&node.registry, "nubificus/large:0.2.0", &[large]).await?;
     let spec = json!({

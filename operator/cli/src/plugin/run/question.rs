@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::input::read_file;
 use crate::number::number;
 
 /// End of the flash Pod: asks `judge` too.
@@ -81,8 +82,7 @@ pub fn example(device_type: &str) -> Request {
 
 /// Reads a file of YAML or JSON.
 pub fn read(file: &Path) -> Result<Value, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| Failure::unreadable(file, &error))?;
-    serde_saphyr::from_str(&text)
+    serde_saphyr::from_str(&read_file(file)?)
         .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
 }
 
