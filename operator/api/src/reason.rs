@@ -110,8 +110,8 @@ reasons! {
         "The message names the field: extend grants of the plugin or podPolicy in the operator's \
          configuration, use an image that the grant names, or remove the field.";
     DEVICE_BUSY = "DeviceBusy", Waits,
-        "Another job or another uid is flashing this device, or a Pod of an earlier attempt still \
-         exists.",
+        "Another job or another uid is flashing this device, or a Pod of an earlier attempt, or \
+         of a deleted FlashJob of the same name, still exists.",
         "Nothing; the device follows when the other is done. If the message names a Pod that has \
          ended and stays: remove its finalizers.";
     WAITING_FOR_GROUP = "WaitingForGroup", Waits,

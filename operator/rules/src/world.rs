@@ -166,7 +166,7 @@ impl World {
             return None;
         }
         self.locks.see_pod(&pod);
-        let has_job = self.jobs.get(&key).is_some_and(|job| job.uid == pod.job_uid);
+        let has_job = job_exists(&self.jobs, &key, &pod.job_uid);
         if self.orphans.note(&pod, has_job) {
             self.locks.forget_pod(&pod.uid);
         }
@@ -182,7 +182,7 @@ impl World {
         let ended = pod.ended.is_some();
         // No plan confirms the deletion of a Pod whose FlashJob was deleted, and perhaps created
         // again under its name.
-        let has_job = self.jobs.get(job).is_some_and(|owner| owner.uid == pod.job_uid);
+        let has_job = job_exists(&self.jobs, job, &pod.job_uid);
         self.orphans.forget(uid);
         if ended || !has_job {
             self.locks.forget_pod(uid);
@@ -422,11 +422,16 @@ fn release(uses: &mut HashMap<String, usize>, addresses: Vec<String>) {
     }
 }
 
+/// Returns true if the FlashJob of that name exists, and is the one with that uid.
+fn job_exists(jobs: &HashMap<JobKey, Arc<Job>>, key: &JobKey, uid: &str) -> bool {
+    jobs.get(key).is_some_and(|job| job.uid == uid)
+}
+
 /// Constructor for the holder that messages name.
 impl Holder {
     /// Creates a holder.
     #[must_use]
     pub fn new(job: &JobKey, uid: &str) -> Self {
-        Self { job: job.clone(), uid: uid.to_owned() }
+        Self { job: job.clone(), uid: uid.to_owned(), predecessor_pod: None }
     }
 }

@@ -177,6 +177,8 @@ pub struct Holder {
     pub job: JobKey,
     /// The uid under which the job flashes the device.
     pub uid: String,
+    /// Name of the Pod, if it belongs to a deleted FlashJob of the same name.
+    pub predecessor_pod: Option<String>,
 }
 
 /// A configured plugin.

@@ -21,6 +21,7 @@ pub struct Locks {
 
 #[derive(Debug)]
 struct PodLock {
+    name: String,
     identities: Vec<Identity>,
     holder: Holder,
     /// Uid of the job that owns the Pod.
@@ -65,6 +66,7 @@ impl Locks {
             self.by_pod.entry(identity.clone()).or_default().push(pod.uid.clone());
         }
         let lock = PodLock {
+            name: pod.name.clone(),
             identities: pod.identities.clone(),
             holder: Holder::new(&pod.job, &pod.device),
             job_uid: pod.job_uid.clone(),
@@ -125,14 +127,18 @@ impl Locks {
             .cloned()
     }
 
-    /// Holder of the device whose Pod belongs to an earlier FlashJob of the same name: it was
-    /// deleted, and perhaps flashes the device under the same uid.
+    /// Holder of the device whose Pod belongs to a deleted FlashJob of the same name; the Pod may
+    /// be flashing it under the same uid.
     #[must_use]
     pub fn predecessor(&self, identity: &Identity, job: &JobKey, job_uid: &str) -> Option<Holder> {
         let pods = self.by_pod.get(identity).into_iter().flatten();
         let mut locks = pods.filter_map(|pod| self.pods.get(pod));
         let lock = locks.find(|lock| lock.holder.job == *job && lock.job_uid != job_uid);
-        lock.map(|lock| lock.holder.clone())
+        let of_pod = |lock: &PodLock| Holder {
+            predecessor_pod: Some(lock.name.clone()),
+            ..lock.holder.clone()
+        };
+        lock.map(of_pod)
     }
 }
 

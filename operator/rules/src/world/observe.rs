@@ -8,7 +8,7 @@ use flashjob_api::DeviceState;
 use hashbrown::{HashMap, HashSet};
 use jiff::Timestamp;
 
-use super::{Devices, Memory, World};
+use super::{Devices, Memory, World, job_exists};
 use crate::flashjob::observed::{
     Finish, Holder, Identity, Job, JobKey, Observed, Pod, Refused, Report, Service, Sighting,
 };
@@ -230,7 +230,7 @@ impl World {
     /// Releases the devices of Pods whose FlashJob is gone, once nothing of them can run.
     fn release_orphans(&mut self, now: Timestamp) {
         let jobs = &self.jobs;
-        let has_job = |key: &JobKey, uid: &str| jobs.get(key).is_some_and(|job| job.uid == uid);
+        let has_job = |key: &JobKey, uid: &str| job_exists(jobs, key, uid);
         for uid in self.orphans.take_ended(has_job, now) {
             self.pod_released |= self.locks.forget_pod(&uid);
         }

@@ -16,7 +16,7 @@ struct Orphan {
     job: JobKey,
     job_uid: String,
     /// Seconds from when it was first observed until its container has ended.
-    seconds: i64,
+    overdue_seconds: i64,
     /// End of that time; None until the first snapshot after it was observed. A restart makes it
     /// later, never earlier.
     ends_at: Option<Timestamp>,
@@ -24,8 +24,8 @@ struct Orphan {
 }
 
 impl Orphans {
-    /// Notes the state of a Pod; `has_job` tells whether its FlashJob exists. Returns true if
-    /// nothing of the Pod can be running.
+    /// Notes the state of a Pod; `has_job` is true if its FlashJob exists. Returns true if the Pod
+    /// is an orphan whose time has passed.
     pub fn note(&mut self, pod: &Pod, has_job: bool) -> bool {
         // No kubelet starts a Pod that is being deleted. A Pod of the Go operator has no deadline.
         if has_job || !pod.deleting || !pod.is_ours() || pod.ended.is_some() {
@@ -35,7 +35,7 @@ impl Orphans {
         let orphan = self.0.entry(pod.uid.clone()).or_insert_with(|| Orphan {
             job: pod.job.clone(),
             job_uid: pod.job_uid.clone(),
-            seconds: pod.overdue_seconds(),
+            overdue_seconds: pod.overdue_seconds(),
             ends_at: None,
             has_ended: false,
         });
@@ -65,7 +65,7 @@ impl Orphans {
         self.0.retain(|_, orphan| !has_job(&orphan.job, &orphan.job_uid));
         let mut ended = Vec::new();
         for (uid, orphan) in self.0.iter_mut().filter(|(_, orphan)| !orphan.has_ended) {
-            let seconds = orphan.seconds;
+            let seconds = orphan.overdue_seconds;
             let ends_at = *orphan.ends_at.get_or_insert_with(|| after(now, seconds));
             if ends_at <= now {
                 orphan.has_ended = true;

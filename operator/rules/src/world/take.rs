@@ -42,8 +42,9 @@ impl World {
                 let (job, name, uid) = (pod.job.clone(), pod.name.clone(), pod.uid.clone());
                 let stays = pod.ended.is_some() && !pod.deleting;
                 self.see_pod(*pod);
-                // No watch reports this Pod any more: neither its end, so that it is handled like
-                // one that vanished, nor its removal once it has ended.
+                // No watch reports this Pod any more. Unless a query has shown its end, it is
+                // handled like one that vanished; in deletion also if it has ended, as nothing
+                // reports its removal.
                 if !stays {
                     self.lose_pod(&job, &name, &uid, now);
                 }

@@ -320,10 +320,10 @@ impl<'a> Draft<'a> {
             ));
         }
         let holder = self.held_by_another(uid)?;
-        if holder.job == self.observed.job.key && holder.uid == uid {
-            let name = &holder.job;
+        if let Some(pod) = &holder.predecessor_pod {
             return Some(format!(
-                "a Pod of an earlier FlashJob {name} may still be flashing this device"
+                "Pod {pod} of an earlier FlashJob {} may still be flashing this device",
+                holder.job
             ));
         }
         Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))

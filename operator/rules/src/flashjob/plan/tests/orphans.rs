@@ -47,7 +47,7 @@ fn after_a_restart_a_pod_without_a_job_locks_its_device_until_its_deadline_has_p
 }
 
 #[test]
-fn a_pod_that_is_listed_before_its_job_is_none_without_a_job() {
+fn a_pod_that_is_listed_before_its_job_is_locked_until_that_job_releases_it() {
     let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
     let pod = kept_pod(&mut case);
     let devices = std::mem::take(&mut case.world.devices);
@@ -107,6 +107,11 @@ fn a_job_that_was_created_again_waits_for_the_pod_of_the_first_one() {
         plan.steps.iter().any(|step| matches!(step, Step::CreateService(_) | Step::CreatePod(_)))
     };
     assert!(!begins(&case.settle()), "two Pods would flash one device");
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let expected = format!("Pod {name} of an earlier FlashJob fleet/job may still be flashing");
+    let status = case.status();
+    let message = status.devices.first().and_then(|device| device.message.as_deref());
+    assert!(message.is_some_and(|message| message.starts_with(&expected)), "{message:?}");
     case.end(&pod, 137);
     assert!(begins(&case.settle()));
 }
