@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use flashjob_rules::flashjob::policy::is_dns_label;
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 
@@ -16,9 +17,6 @@ use crate::failure::{Code, Failure};
 
 /// Time limit for connecting to the API server, unless `--request-timeout` is given.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-
-/// Length limit of a label of RFC 1123, such as the name of a namespace.
-const LONGEST_LABEL: usize = 63;
 
 /// Reason of a failure: the user lacks the right.
 pub const ACCESS_DENIED: &str = "AccessDenied";
@@ -178,7 +176,6 @@ impl ClusterOptions {
 /// # Errors
 /// The text is not a valid name.
 pub fn namespace(text: &str) -> Result<String, String> {
-    let good = text.len() <= LONGEST_LABEL && is_label(text);
     let expected = || {
         format!(
             "{text:?} is not a valid namespace; expected up to 63 lower-case letters, digits and \
@@ -186,17 +183,7 @@ pub fn namespace(text: &str) -> Result<String, String> {
             "fleet-1"
         )
     };
-    good.then(|| text.to_owned()).ok_or_else(expected)
-}
-
-/// Returns true for the characters of a label of RFC 1123, which Kubernetes demands of the name of
-/// a namespace, and of each part between dots of the names of most objects.
-pub fn is_label(text: &str) -> bool {
-    let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let (first, last) = (text.as_bytes().first(), text.as_bytes().last());
-    first.is_some_and(is_inner)
-        && last.is_some_and(is_inner)
-        && text.bytes().all(|byte| is_inner(&byte) || byte == b'-')
+    is_dns_label(text).then(|| text.to_owned()).ok_or_else(expected)
 }
 
 fn client(config: Config) -> Result<Client, Failure> {

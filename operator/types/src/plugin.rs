@@ -124,6 +124,17 @@ contract_types! {
 /// Maximum number of bytes of a firmware file that a plugin receives.
 pub const BEGINNING_BYTES: usize = 4096;
 
+impl Protocol {
+    /// Name of the protocol in Kubernetes.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
 impl fmt::Display for PluginError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -28,7 +28,7 @@ const LONGEST_NAME: usize = 63;
 
 /// Length limit for a `generateName`. The API server cuts it so that the name has at most 63
 /// characters with those that it appends.
-const LONGEST_STEM: usize = 253;
+const LONGEST_PREFIX: usize = 253;
 
 /// Returns the fault of an object's `apiVersion`; None if it is that of the kind.
 pub fn version_fault<K: Resource<DynamicType = ()>>(object: &Value) -> Option<String> {
@@ -48,22 +48,32 @@ pub fn metadata_fault(object: &Value) -> Option<String> {
     }
     let (field, name, longest, example) = match (text("name"), text("generateName")) {
         (Some(name), _) => ("name", name, LONGEST_NAME, "hall-3"),
-        (None, Some(stem)) => ("generateName", stem, LONGEST_STEM, "hall-"),
+        (None, Some(prefix)) => ("generateName", prefix, LONGEST_PREFIX, "hall-"),
         (None, None) => {
             return Some("metadata.name: the field is missing; give a name such as hall-3".into());
         }
     };
-    // The API server appends letters and digits to a stem, which may therefore end with a dash. A
-    // dot is refused: the check of the stem itself excepts only the dash.
-    let is_stem = field == "generateName" && !name.ends_with('.');
-    let whole = if is_stem { format!("{name}x") } else { name.to_owned() };
-    let is_valid = name.len() <= longest && whole.split('.').all(cluster::is_label);
+    // The API server appends letters and digits to a prefix, which may therefore end with a dash.
+    // A dot is refused: the check of the prefix itself excepts only the dash.
+    let is_prefix = field == "generateName" && !name.ends_with('.');
+    let whole = if is_prefix { format!("{name}x") } else { name.to_owned() };
+    let is_valid = name.len() <= longest && whole.split('.').all(is_part);
     (!is_valid).then(|| {
         format!(
             "metadata.{field}: {name:?} is not a valid name; expected up to {longest} lower-case \
              letters, digits, dashes and dots, such as {example}"
         )
     })
+}
+
+/// Returns true for the characters of a label of RFC 1123, which Kubernetes demands of each part
+/// between dots of a name. Unlike a label, a part may have more than 63 characters.
+fn is_part(text: &str) -> bool {
+    let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let (first, last) = (text.as_bytes().first(), text.as_bytes().last());
+    first.is_some_and(is_inner)
+        && last.is_some_and(is_inner)
+        && text.bytes().all(|byte| is_inner(&byte) || byte == b'-')
 }
 
 /// Returns the first fault of an object's `spec` in the words of the API server; None if it has

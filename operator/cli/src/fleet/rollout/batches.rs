@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flashjob_api::{BatchSpec, REST};
+use flashjob_rules::flashjob::policy::is_dns_label;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::failure::Failure;
@@ -17,7 +18,7 @@ pub fn parse(text: &str) -> Result<BatchSpec, String> {
         Some((name, size)) => (name.trim(), Some(size.trim())),
         None => (text.trim(), None),
     };
-    if !is_name(name) {
+    if !is_dns_label(name) {
         return Err(format!(
             "{name:?} is not a valid name of a batch; expected lower-case letters, digits and \
              dashes, such as canary=1"
@@ -69,14 +70,6 @@ fn amount(text: &str) -> Option<IntOrString> {
         }
         None => text.parse().ok().filter(|count| *count >= 0).map(IntOrString::Int),
     }
-}
-
-fn is_name(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|byte| is_inner(byte) || byte == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 /// Settings of the command line that apply to several batches.

@@ -4,7 +4,7 @@ use flashjob_api::akri;
 use kube::{Api, Client};
 
 use crate::cause::{no_answer, root};
-use crate::cluster::kubeconfig;
+use crate::cluster::{kubeconfig, refused};
 use crate::failure::{Code, Failure};
 
 /// Returns the Akri Instance of that name, in that namespace or the kubeconfig's.
@@ -36,17 +36,15 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
 /// Returns the failure of a read: an invalid name, permission denied, or a cluster that does not
 /// answer.
 fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
+    let what = format!("read Akri Instance {namespace}/{name}");
     let cause = match error {
+        kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => return refused(&what, error),
         kube::Error::Api(status) => status.message.clone(),
-        kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => {
-            format!("a name on the command line is invalid: {}", root(error))
-        }
+        // `refused` would advise --request-timeout, which this command does not have.
         _ => no_answer(error),
     };
-    let message = format!("cannot read Akri Instance {namespace}/{name}: {cause}");
+    let message = format!("cannot {what}: {cause}");
     match error {
-        // Names are part of the URL's path; these errors occur before anything is sent.
-        kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => Failure::usage(message),
         kube::Error::Api(status) if [401, 403].contains(&status.code) => {
             let message = format!(
                 "{message}; the user of the kubeconfig needs the verb get on instances.akri.sh in \

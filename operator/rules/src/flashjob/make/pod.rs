@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flashjob_types::plugin::{Arg, EnvValue, FlashPod, Protocol, User};
+use flashjob_types::plugin::{Arg, EnvValue, FlashPod, User};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube_core::ObjectMeta;
@@ -219,14 +219,10 @@ fn secret_name(attempt: &Attempt<'_>, slot: &str) -> String {
 }
 
 fn container_port(port: &flashjob_types::plugin::Port) -> core::ContainerPort {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-    };
     core::ContainerPort {
         name: Some(port.name.clone()),
         container_port: i32::from(port.number),
-        protocol: Some(protocol.to_owned()),
+        protocol: Some(port.protocol.name().to_owned()),
         ..core::ContainerPort::default()
     }
 }

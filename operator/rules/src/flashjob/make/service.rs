@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use flashjob_types::plugin::Protocol;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use kube_core::ObjectMeta;
 
@@ -47,10 +46,7 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
     let ports = attempt.flash.ports.iter().map(|port| ServicePort {
         name: Some(port.name.clone()),
         port: i32::from(port.number),
-        protocol: Some(match port.protocol {
-            Protocol::Tcp => "TCP".to_owned(),
-            Protocol::Udp => "UDP".to_owned(),
-        }),
+        protocol: Some(port.protocol.name().to_owned()),
         ..ServicePort::default()
     });
     Service {

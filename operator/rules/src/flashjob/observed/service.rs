@@ -124,13 +124,11 @@ impl Service {
 fn ports(service: &core::Service) -> Vec<(Protocol, u16)> {
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let port = |port: &core::ServicePort| {
-        let protocol = match port.protocol.as_deref() {
-            // The default of Kubernetes.
-            None | Some("TCP") => Protocol::Tcp,
-            Some("UDP") => Protocol::Udp,
-            // SCTP, which no plugin can ask for.
-            Some(_) => return None,
-        };
+        // TCP is the default of Kubernetes.
+        let name = port.protocol.as_deref().unwrap_or(Protocol::Tcp.name());
+        // There is also SCTP, which no plugin can ask for.
+        let protocol =
+            [Protocol::Tcp, Protocol::Udp].into_iter().find(|one| one.name() == name)?;
         Some((protocol, u16::try_from(port.port).ok()?))
     };
     ports.filter_map(port).collect()

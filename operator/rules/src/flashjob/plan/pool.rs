@@ -79,7 +79,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Plugin and type of a device.
-    fn kind_of(&self, uid: &str, plugin: &PluginView) -> String {
+    fn device_kind(&self, uid: &str, plugin: &PluginView) -> String {
         let kind = self.device_type(uid).map(|kind| kind.to_string()).unwrap_or_default();
         format!("{}/{kind}", plugin.name)
     }
@@ -87,7 +87,7 @@ impl<'a> Draft<'a> {
     /// Takes a free Service of the device's pool, or creates one if there is room.
     pub(super) fn expose_pooled(&mut self, described: DescribedAttempt<'_>) {
         let uid = described.uid;
-        let pool = pool_of(&self.kind_of(uid, described.plugin), &described.flash.ports);
+        let pool = pool_of(&self.device_kind(uid, described.plugin), &described.flash.ports);
         let wish = self.address_wish(uid, described.flash.needs_ip);
         if let Some((slot, address)) = self.pools.take(&pool, &wish) {
             return self.make_pod(described, Some(&address), &slot);
@@ -130,7 +130,7 @@ impl<'a> Draft<'a> {
             return;
         }
         let Some(plugin) = self.plugin_for(uid) else { return };
-        let kind = self.kind_of(uid, plugin);
+        let kind = self.device_kind(uid, plugin);
         let observed: &'a Observed = self.observed;
         let answer = observed.answers.built.get(uid);
         let answer = answer.filter(|built| built.plugin == plugin.name);

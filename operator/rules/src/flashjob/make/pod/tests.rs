@@ -1,7 +1,7 @@
 //! The Pod as text: it must not contain anything that a restricted cluster rejects.
 
 use flashjob_api::FlashJob;
-use flashjob_types::plugin::{Port, Scratch, SecretMount};
+use flashjob_types::plugin::{Port, Protocol, Scratch, SecretMount};
 use serde_json::{Value, json};
 
 use super::*;

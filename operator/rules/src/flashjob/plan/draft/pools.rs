@@ -42,13 +42,13 @@ impl Pools<'_> {
     /// Number of devices that could use a Service of this pool next.
     pub fn next_users(&self, pool: &str) -> usize {
         let queued = self.queued.get(pool).copied().unwrap_or(0);
-        let kind = kind_of(pool);
+        let kind = kind_of_pool(pool);
         let without_ports = self.queued_without_ports.get(kind).copied().unwrap_or(0);
         let is_needed = queued > 0 || self.waiting.contains_key(pool);
         let mut needed = self.waiting.keys().chain(self.queued.keys());
         // A changed plugin names the same other ports for the whole queue. The Services with the
         // previous ports must not hold addresses until it has answered for all of it.
-        if without_ports > 0 && !is_needed && needed.any(|other| kind_of(other) == kind) {
+        if without_ports > 0 && !is_needed && needed.any(|other| kind_of_pool(other) == kind) {
             return 0;
         }
         queued + without_ports
@@ -65,6 +65,7 @@ impl Pools<'_> {
 
 /// Name of the pool of devices of this kind whose plugin names these ports.
 pub fn pool_of(kind: &str, ports: &[Port]) -> String {
+    // Not the name in Kubernetes: the annotations of existing Services contain this form.
     let mut ports: Vec<String> =
         ports.iter().map(|port| format!("{:?}:{}", port.protocol, port.number)).collect();
     ports.sort_unstable();
@@ -72,6 +73,6 @@ pub fn pool_of(kind: &str, ports: &[Port]) -> String {
 }
 
 /// Plugin and device type of a pool.
-fn kind_of(pool: &str) -> &str {
+fn kind_of_pool(pool: &str) -> &str {
     pool.rsplit_once('/').map_or(pool, |(kind, _)| kind)
 }
