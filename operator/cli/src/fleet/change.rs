@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_changed_if_one_of_the_jobs_is_being_deleted() {
+    async fn one_job_in_deletion_among_several_is_refused() {
         let mut deleted = job(Phase::InProgress, 1);
         deleted.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
         let there = job(Phase::InProgress, 1);
@@ -294,6 +294,10 @@ mod tests {
                         status hall-3 -n fleet -w follows that, and once it is gone another \
                         FlashJob can flash its devices";
         assert_eq!(refusal.message, expected);
+    }
+
+    #[test]
+    fn a_job_in_deletion_that_has_ended_is_refused_without_advice_to_watch_it() {
         let mut over = job(Phase::Completed, 0);
         over.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
         let refusal = changeable("pause", &over).expect_err("it is being deleted");

@@ -353,7 +353,7 @@ mod tests {
     use crate::fake_api;
 
     #[tokio::test]
-    async fn a_deletion_is_told_when_it_begins_and_ends_the_watch_when_the_job_is_gone() {
+    async fn the_line_of_a_deletion_counts_as_current_and_the_watch_ends_when_the_job_is_gone() {
         let mut job = FlashJob::new("hall-3", FlashJobSpec::default());
         job.metadata.namespace = Some("fleet".to_owned());
         job.metadata.resource_version = Some("7".to_owned());

@@ -158,14 +158,17 @@ async fn a_forbidden_watch_makes_a_ready_operator_unready_after_thirty_seconds()
     // The operator counts from the first refusal, which may be up to one iteration of this loop
     // earlier.
     let stays_ready = || since.elapsed() < UNREADY_AFTER - Duration::from_secs(5);
+    let mut answers = 0;
     while stays_ready() {
         let answer = testbed.health(0, "/readyz").await?;
         // An answer that a busy machine delays, or none, shows nothing.
         if let Some((code, text)) = answer.filter(|_| stays_ready()) {
             assert_eq!((code, text.as_str()), (200, "leader"));
+            answers += 1;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+    assert!(answers > 0, "no answer while it stays ready");
     let right = "flashjobs.application.flashjob.nbfc.io: the right to watch them in the cluster";
     readyz(&testbed, 503, &["not ready: ", right, "deploy/rbac/role.yaml"]).await?;
     event(&testbed, "RightMissing", &[right]).await?;

@@ -77,28 +77,27 @@ pub async fn an_operator_that_hangs_is_started_again(node: &mut Node) -> anyhow:
 /// Stops an operator's process as a debugger would.
 fn stop_one_operator() -> anyhow::Result<bool> {
     // The kernel truncates names to 15 characters.
-    let Some(id) = processes("flashjob-operat")?.into_iter().next() else { return Ok(false) };
+    let Some(id) = first_process("flashjob-operat")? else { return Ok(false) };
     let id = rustix::process::Pid::from_raw(id).context("no process id")?;
     rustix::process::kill_process(id, rustix::process::Signal::STOP)?;
     Ok(true)
 }
 
-/// Returns the ids of the processes with this name; all processes of the node are in this PID
-/// namespace.
+/// Returns the id of a process with this name, if there is any; all processes of the node are in
+/// this PID namespace.
 ///
 /// # Errors
 /// The processes cannot be listed.
-fn processes(name: &str) -> anyhow::Result<Vec<i32>> {
-    let mut ids = Vec::new();
+fn first_process(name: &str) -> anyhow::Result<Option<i32>> {
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let number = entry.file_name();
         let Some(id) = number.to_str().and_then(|text| text.parse::<i32>().ok()) else { continue };
         let command = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         if command.trim() == name {
-            ids.push(id);
+            return Ok(Some(id));
         }
     }
-    Ok(ids)
+    Ok(None)
 }
 
 /// Sets the memory limit of the operator's container.

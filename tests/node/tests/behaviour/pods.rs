@@ -89,7 +89,7 @@ pub async fn a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_s
     node: &mut Node,
 ) -> anyhow::Result<()> {
     let site = Site::new(node, "no-memory", 1).await?;
-    // The flash program keeps the whole firmware in memory.
+    // More than the container's limit, and less than the 64 MiB that a layer may have.
     let payload = vec![0; 48 << 20];
     let large = Firmware { payload, ..firmware("esp32", "thermo", "0.2.0") };
     push_firmware(&node.registry, "nubificus/large:0.2.0", &[large]).await?;
