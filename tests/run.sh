@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests. Those on a real node mostly wait for it, so they run beside the others, each program
-# in namespaces of its own; what they said is shown in the end.
+# Runs all tests. Those on a real node mostly wait for it, so they run beside the others, each
+# program in namespaces of its own; what they said is shown in the end.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -66,11 +66,11 @@ pub struct FlashJobSpec {
     )]
     pub uuid: Vec<String>,
     /// Firmware to flash, passed to the device plugin; usually an OCI reference. 1 to 1024
-    /// characters, without white space and invisible characters.
+    /// characters, without white space or invisible characters.
     #[schemars(length(min = 1, max = 1024), regex(pattern = VISIBLE_TEXT))]
     pub firmware: String,
     /// Version that a device reports when it runs the firmware. 1 to 256 characters, without white
-    /// space and invisible characters.
+    /// space or invisible characters.
     #[schemars(length(min = 1, max = 256), regex(pattern = VISIBLE_TEXT))]
     pub version: String,
     /// Resolution and signature verification of the firmware before the first device is flashed.
@@ -92,7 +92,7 @@ pub struct FlashJobSpec {
     #[schemars(length(max = 253))]
     pub application_type: Option<String>,
     /// Address of the device, `host:port`; overrides the address that Akri reports. Allowed only
-    /// if `uuid` has exactly one entry. At most 512 characters, without white space and
+    /// if `uuid` has exactly one entry. At most 512 characters, without white space or
     /// invisible characters. Default: the address that Akri reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), regex(pattern = VISIBLE_OR_EMPTY_TEXT))]
@@ -213,7 +213,7 @@ pub struct GroupBudget {
     /// Criterion by which devices are grouped: `Node`, for the node that sees the device, or the
     /// name of a property that Akri reports, such as `GATEWAY`. Devices with the same value form a
     /// group; devices without the property are not limited. 1 to 253 characters, without white
-    /// space and invisible characters.
+    /// space or invisible characters.
     #[schemars(length(min = 1, max = 253), regex(pattern = VISIBLE_TEXT))]
     pub by: String,
     /// Maximum number of devices in flight in one group, across all FlashJobs, 1 to 4096.

@@ -62,11 +62,11 @@ use schemas::{budget_schema, membership_schema, on_failure_schema, share_schema}
 )]
 pub struct FlashRolloutSpec {
     /// Firmware to flash, passed to the device plugin; usually an OCI reference. 1 to 1024
-    /// characters, without white space and invisible characters. Changing it starts a new run.
+    /// characters, without white space or invisible characters. Changing it starts a new run.
     #[schemars(length(min = 1, max = 1024), regex(pattern = VISIBLE_TEXT))]
     pub firmware: String,
     /// Version that a device reports when it runs the firmware; never derived from a tag. 1 to 256
-    /// characters, without white space and invisible characters. Changing it starts a new run.
+    /// characters, without white space or invisible characters. Changing it starts a new run.
     #[schemars(length(min = 1, max = 256), regex(pattern = VISIBLE_TEXT))]
     pub version: String,
     /// Resolution and signature verification of the firmware before the first device is flashed.

@@ -2,7 +2,7 @@
 //! it. Pure.
 
 /// Character class of the patterns: no white space, control or format character, and none that is
-/// default ignorable or empty.
+/// default ignorable or blank.
 macro_rules! visible {
     () => {
         concat!(
@@ -23,7 +23,7 @@ pub(crate) const VISIBLE_OR_EMPTY_TEXT: &str = concat!("^", visible!(), "*$");
 
 /// Characters other than white space and control characters that are invisible (Unicode 16):
 /// format characters (general category Cf), such as the zero width space, default ignorable code
-/// points, such as variation selectors and the Hangul filler, and the empty Braille pattern.
+/// points, such as variation selectors and the Hangul filler, and BRAILLE PATTERN BLANK (U+2800).
 const INVISIBLE: [(char, char); 26] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -122,7 +122,8 @@ mod tests {
             ("1.2\u{200b}", "U+200B"),
             ("\u{feff}1", "U+FEFF"),
             ("1\n", "U+000A"),
-            // The Hangul filler, a combining grapheme joiner, a variation selector, empty Braille.
+            // The Hangul filler, a combining grapheme joiner, a variation selector, and BRAILLE
+            // PATTERN BLANK.
             ("1\u{3164}", "U+3164"),
             ("1\u{34f}", "U+034F"),
             ("1\u{fe0f}", "U+FE0F"),

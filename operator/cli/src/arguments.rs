@@ -25,7 +25,7 @@ pub struct Arguments {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// Form of the output, which is read from all commands of the line.
+    /// Output format: the value of -o, before or after the command.
     #[arg(skip)]
     pub output: Output,
 }
@@ -189,7 +189,7 @@ fn output_of(matches: &ArgMatches) -> Result<Output, String> {
     match given.into_iter().find(|other| *other != first) {
         None => Ok(first),
         Some(other) => Err(format!(
-            "-o is given twice, as {} and as {}; give one of them",
+            "-o is given with different formats, {} and {}; give one",
             names(&[first]),
             names(&[other])
         )),
@@ -252,7 +252,7 @@ mod tests {
         ] {
             let refusal = parse(&format!("kubectl-flashjob {line}")).err();
             let refusal = refusal.map(|error| error.to_string()).unwrap_or_default();
-            let expected = "-o is given twice, as json and as yaml; give one of them";
+            let expected = "-o is given with different formats, json and yaml; give one";
             assert!(refusal.contains(expected), "{line}: {refusal}");
         }
     }

@@ -17,7 +17,7 @@ pub struct Options {
     /// Milliseconds that the flash program waits for the device to call back.
     pub flasher_callback_timeout_ms: u64,
     /// Milliseconds after which the flash program asks a device again that has not called back;
-    /// real ones ask after 5,000, when a device on a busy machine may be about to call.
+    /// real flash programs: 5,000, which is too short on a busy machine.
     pub flasher_ask_again_ms: u64,
     /// Duration of a replica's Lease in seconds: long enough for a busy machine, and a short wait
     /// after a crash.

@@ -37,7 +37,7 @@ pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
     match (objects.len(), objects.pop()) {
         (1, Some(object)) => Ok(object),
         (0, _) => {
-            let kinds = others.iter().map(|object| object["kind"].as_str().unwrap_or("none"));
+            let kinds = others.iter().map(|object| object["kind"].as_str().unwrap_or("(missing)"));
             let kinds: BTreeSet<&str> = kinds.collect();
             let kinds: Vec<&str> = kinds.into_iter().collect();
             let found = match kinds.as_slice() {

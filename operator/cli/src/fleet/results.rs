@@ -175,7 +175,8 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
         let result = results.get(uid.as_str()).copied();
         let waiting = waiting.filter(|_| result.is_none());
         let result = result.unwrap_or_else(|| unfinished(record));
-        let attempt = record.filter(|record| has_begun(record)).map(|record| record.attempt);
+        let attempt =
+            record.filter(|record| has_started_an_attempt(record)).map(|record| record.attempt);
         Row {
             uid: uid.clone(),
             instance: record
@@ -217,8 +218,8 @@ fn shared_reason(status: &FlashJobStatus, unfinished: usize) -> Option<&String> 
 /// Returns true if an attempt of the device began. A device that is next in line, or refused
 /// before a Pod is created, has a record too; an operator older than `startTime` recorded only the
 /// Pod.
-fn has_begun(record: &DeviceStatus) -> bool {
-    record.start_time.is_some() || record.pod.is_some() || record.attempt > 1 || record.is_locked()
+fn has_started_an_attempt(record: &DeviceStatus) -> bool {
+    record.has_begun() || record.start_time.is_some() || record.pod.is_some()
 }
 
 fn unfinished(record: Option<&DeviceStatus>) -> &'static str {

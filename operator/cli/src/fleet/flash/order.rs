@@ -158,7 +158,7 @@ fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String
     values.all(same).then_some(first)
 }
 
-/// Parses a firmware reference, version or image: no white space and invisible characters.
+/// Parses a firmware reference, version or image: no white space or invisible characters.
 pub fn word(text: &str) -> Result<String, String> {
     let text = text.trim();
     // The patterns in the CustomResourceDefinition refuse the same characters, but an API server

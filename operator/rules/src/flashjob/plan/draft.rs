@@ -335,7 +335,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Changes the state of a device, and notes since when it is in it.
+/// Changes the state of a device, with its time, and the start time of a device in flight.
 pub(super) fn enter(record: &mut DeviceStatus, state: DeviceState, now: Timestamp) {
     if record.state != state || record.since.is_none() {
         record.since = Some(Time(now));

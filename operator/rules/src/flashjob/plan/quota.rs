@@ -65,8 +65,8 @@ impl Draft<'_> {
         let tries = self.over(last.at, TRY_AGAIN_SECONDS) && !self.tried_quota;
         self.tried_quota |= tries;
         // With the message of another device's refusal, the status would change with each try.
-        let told = observed.refusals.get(name).filter(waits).unwrap_or(last);
-        self.await_quota(uid, &told.message, tries);
+        let refusal = observed.refusals.get(name).filter(waits).unwrap_or(last);
+        self.await_quota(uid, &refusal.message, tries);
         tries
     }
 
