@@ -65,9 +65,8 @@ impl Pools<'_> {
 
 /// Name of the pool of devices of this kind whose plugin names these ports.
 pub fn pool_of(kind: &str, ports: &[Port]) -> String {
-    // Not the name in Kubernetes: the annotations of existing Services contain this form.
     let mut ports: Vec<String> =
-        ports.iter().map(|port| format!("{:?}:{}", port.protocol, port.number)).collect();
+        ports.iter().map(|port| format!("{}:{}", port.protocol.name(), port.number)).collect();
     ports.sort_unstable();
     format!("{kind}/{}", ports.join(","))
 }
