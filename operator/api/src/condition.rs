@@ -26,6 +26,9 @@ pub const READY: &str = "Ready";
 /// The wanted state is being brought about. Tools that know kstatus read it as in progress.
 pub const RECONCILING: &str = "Reconciling";
 
+/// Reason of the conditions of a FlashJob in deletion that waits for no lost Pod.
+pub const DELETING: &str = "Deleting";
+
 /// Sets one condition. `last_transition_time` changes only with `status`.
 pub fn set(
     conditions: &mut Vec<Condition>,

@@ -202,7 +202,7 @@ mod tests {
             ("", "job.yaml has no FlashJob: it has no object; write kind: FlashJob"),
             (
                 "kind: Flashjob\n---\nmetadata: {}\n",
-                "job.yaml has no FlashJob: kind is Flashjob, none; write kind: FlashJob",
+                "job.yaml has no FlashJob: kind is (missing), Flashjob; write kind: FlashJob",
             ),
             (
                 "kind: FlashJob\napiVersion: v1\nmetadata: {name: a}\nunknown: 1",

@@ -334,13 +334,13 @@ pub fn line(job: &FlashJob) -> String {
 /// Returns what the deletion of a FlashJob waits for, as part of a sentence.
 fn deletion(job: &FlashJob) -> String {
     let mut conditions = job.status.iter().flat_map(|status| &status.conditions);
-    // Set while a Pod that disappeared may still be flashing a device: the message names both, and
-    // the latest time.
-    let lost = conditions.find(|condition| {
-        condition.type_ == condition::RECONCILING && condition.reason == reason::POD_LOST.name
+    // Only a status of the deletion has these reasons; its message names what is waited for.
+    let reasons = [condition::DELETING, reason::POD_LOST.name];
+    let told = conditions.find(|condition| {
+        condition.type_ == condition::RECONCILING && reasons.contains(&condition.reason.as_str())
     });
-    match lost {
-        Some(lost) => without_control_characters(&lost.message),
+    match told {
+        Some(told) => without_control_characters(&told.message),
         None => "being deleted, until the operator has stopped its Pods".to_owned(),
     }
 }
@@ -361,6 +361,7 @@ pub fn json(job: &FlashJob, pace: Pace) -> Value {
 #[cfg(test)]
 mod tests {
     use flashjob_api::FlashJobSpec;
+    use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
@@ -407,6 +408,26 @@ mod tests {
         let text = details(&job, Pace::default(), frame);
         assert!(text.contains("in flight 1, verifying 4"), "{text}");
         assert!(line(&job).contains("1 in flight, 4 verifying"), "{}", line(&job));
+    }
+
+    #[test]
+    fn the_line_of_a_deletion_names_what_its_status_says_is_waited_for() {
+        let mut job = FlashJob::new("hall-3", FlashJobSpec::default());
+        job.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let general = "; being deleted, until the operator has stopped its Pods";
+        assert!(line(&job).ends_with(general), "{}", line(&job));
+        let message = "being deleted; waiting for Pod fj-hall-3 to be removed";
+        let status = job.status.get_or_insert_default();
+        condition::set(
+            &mut status.conditions,
+            condition::RECONCILING,
+            true,
+            condition::DELETING,
+            message,
+            None,
+            Timestamp::UNIX_EPOCH,
+        );
+        assert!(line(&job).ends_with(&format!("; {message}")), "{}", line(&job));
     }
 
     #[test]

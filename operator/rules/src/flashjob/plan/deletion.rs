@@ -13,9 +13,6 @@ use super::vanished::{VanishedPods, stored_pod_name};
 use crate::count::counted;
 use crate::flashjob::observed::{Gone, Job, Observed, Pod};
 
-/// Reason of the conditions.
-const DELETING: &str = "Deleting";
-
 /// Composes the status: the results stay as they are, and of the other devices those remain whose
 /// Pod may be running. `awaited_pods` are the names of the Pods that are waited for, other than
 /// those that are gone.
@@ -31,10 +28,10 @@ pub(super) fn status(
     // No turn is waited for, and no address: only Pods.
     let lost = devices.iter().filter(|device| device.state == DeviceState::Lost);
     let awaited = vanished_pods.in_words();
-    let reason = if awaited.is_some() { reason::POD_LOST.name } else { DELETING };
+    let reason = if awaited.is_some() { reason::POD_LOST.name } else { condition::DELETING };
     let awaited = awaited.map(|awaited| format!("; {awaited}")).unwrap_or_default();
-    let removals = removals(awaited_pods);
-    let message = format!("being deleted{awaited}{removals}{}", failing_steps(observed));
+    let (removals, keepers) = (removals(awaited_pods), keepers(&observed.job));
+    let message = format!("being deleted{awaited}{removals}{keepers}{}", failing_steps(observed));
     FlashJobStatus {
         conditions: conditions(observed, reason, &message),
         message: Some(message),
@@ -54,6 +51,19 @@ fn removals(pods: &BTreeSet<&str>) -> String {
         more => format!(" and {}", counted(more, "more Pod")),
     };
     format!("; waiting for Pod {first}{others} to be removed")
+}
+
+/// Sentence about the finalizers of other controllers, with a leading `; `; empty as long as this
+/// operator's own one keeps the FlashJob.
+fn keepers(job: &Job) -> String {
+    let Some(first) = job.finalizers.first().filter(|_| !job.has_finalizer) else {
+        return String::new();
+    };
+    let others = match job.finalizers.len() - 1 {
+        0 => String::new(),
+        others => format!(" and {}", counted(others, "other finalizer")),
+    };
+    format!("; kept only by the finalizer {first}{others}, which another controller has to remove")
 }
 
 /// Record of a device that has its result, or whose Pod may be running. None: nothing is left of
@@ -179,11 +189,11 @@ fn conditions(observed: &Observed, reason: &str, message: &str) -> Vec<Condition
     };
     set(condition::RECONCILING, true, reason);
     for kind in [condition::PROGRESSING, condition::READY, condition::STALLED] {
-        set(kind, false, DELETING);
+        set(kind, false, condition::DELETING);
     }
     if !matches!(stored.phase, Some(Phase::Completed | Phase::Failed)) {
         for kind in [condition::COMPLETE, condition::FAILED] {
-            set(kind, false, DELETING);
+            set(kind, false, condition::DELETING);
         }
     }
     conditions

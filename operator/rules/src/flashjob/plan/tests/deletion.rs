@@ -265,6 +265,9 @@ fn a_job_that_only_the_finalizer_of_another_keeps_lists_no_device_in_flight() {
     assert!(case.settle().steps.is_empty());
     assert!(listed(&case.status()).is_empty());
     assert_eq!(condition_of(&case.status(), condition::RECONCILING), ("True", "Deleting"));
+    let expected = "being deleted; kept only by the finalizer foregroundDeletion, which another \
+                    controller has to remove";
+    assert_eq!(case.status().message.as_deref(), Some(expected));
     case.job.metadata.finalizers = None;
     case.see_job();
     assert_eq!(case.plan().status, None, "it is gone");
