@@ -1,13 +1,12 @@
 //! Tests of the status of a FlashJob that is being deleted, one fact per test.
 
 use flashjob_api::{Counts, DeviceState, FlashJobStatus, condition, reason};
-use hashbrown::HashSet;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_core::ResourceExt;
 use serde_json::json;
 
-use super::fixture::{Case, deletes, key, pod_of_the_go_operator, world};
+use super::fixture::{Case, deletes, key, pod_of_the_go_operator};
 use crate::flashjob::observed::{self, Identity, Report, after};
 use crate::flashjob::plan::{Plan, Step, plan};
 use crate::world::change::Change;
@@ -20,12 +19,6 @@ impl Case {
         self.see_job();
     }
 
-    fn lose_services(&mut self) {
-        for (job, name, uid) in self.world.services_not_in(&HashSet::new()) {
-            self.world.lose_service(&job, &name, &uid);
-        }
-    }
-
     /// Removes a Pod from the watch.
     fn lose(&mut self, pod: &Pod) {
         let uid = pod.uid().expect("a uid");
@@ -34,9 +27,7 @@ impl Case {
 
     /// Starts a new process, which knows the devices and the job, and no Pod.
     fn restart(&mut self) {
-        let devices = std::mem::take(&mut self.world.devices);
-        self.world = world();
-        self.world.devices = devices;
+        self.new_process();
         self.see_job();
         self.world.lock_what_is_stored();
     }
@@ -315,14 +306,7 @@ fn a_begun_device_whose_pod_has_ended_is_not_taken_for_lost_after_a_restart() {
 #[test]
 fn a_deletion_first_shows_a_rollout_that_a_device_has_begun_whose_record_does_not_say_so() {
     let mut case = Case::new(&["a"], &json!({}));
-    case.job.metadata.owner_references = Some(vec![OwnerReference {
-        api_version: format!("{}/v1alpha1", flashjob_api::GROUP),
-        kind: "FlashRollout".to_owned(),
-        name: "fleet".to_owned(),
-        uid: "u".to_owned(),
-        controller: Some(true),
-        ..OwnerReference::default()
-    }]);
+    case.belong_to_a_rollout();
     let pods = case.start();
     case.end(&pods[0], 0);
     let record = &mut case.job.status.as_mut().expect("a status").devices[0];

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use flashjob_api::{DeviceState, Disruption, FINALIZER, FlashJob, FlashJobStatus};
 use flashjob_types::plugin::{Arg, EnvValue, FlashPod, Port, Proof, Protocol, Verdict};
 use flashjob_types::{CallError, Digest};
+use hashbrown::HashSet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
 use crate::flashjob::grants::{self, Grants};
@@ -245,6 +247,32 @@ impl Case {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Starts a new process, which knows only the devices so far.
+    pub fn new_process(&mut self) {
+        let devices = std::mem::take(&mut self.world.devices);
+        self.world = world();
+        self.world.devices = devices;
+    }
+
+    /// Makes the job one of a FlashRollout.
+    pub fn belong_to_a_rollout(&mut self) {
+        self.job.metadata.owner_references = Some(vec![OwnerReference {
+            api_version: format!("{}/v1alpha1", flashjob_api::GROUP),
+            kind: "FlashRollout".to_owned(),
+            name: "fleet".to_owned(),
+            uid: "u".to_owned(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        }]);
+    }
+
+    /// Removes all Services from the watch.
+    pub fn lose_services(&mut self) {
+        for (job, name, uid) in self.world.services_not_in(&HashSet::new()) {
+            self.world.lose_service(&job, &name, &uid);
         }
     }
 

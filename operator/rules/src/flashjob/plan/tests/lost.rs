@@ -1,7 +1,6 @@
 //! Tests of devices whose Pod vanished before its end was observed, one fact per test.
 
 use flashjob_api::{DeviceState, condition, reason};
-use hashbrown::HashSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -222,9 +221,7 @@ fn a_deleted_job_waits_for_a_lost_pod_only_until_its_node_no_longer_runs_it() {
     let (mut case, _) = vanished(&json!({}));
     case.job.metadata.deletion_timestamp = Some(Time(case.now));
     case.see_job();
-    for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
-        case.world.lose_service(&job, &name, &uid);
-    }
+    case.lose_services();
     let ends = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer));
     assert!(!ends(&node_renews(&mut case, 120)));
     assert!(ends(&node_renews(&mut case, 20)));
@@ -239,9 +236,7 @@ fn a_deleted_job_says_once_for_which_lost_device_it_waits_why_and_until_when() {
     // The API server counts the deletion as a change of the spec.
     case.job.metadata.generation = Some(2);
     case.see_job();
-    for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
-        case.world.lose_service(&job, &name, &uid);
-    }
+    case.lose_services();
     case.settle();
     let status = case.status();
     let message = status.message.clone().unwrap_or_default();
@@ -334,9 +329,7 @@ fn the_pod_of_a_dead_node_holds_neither_other_jobs_nor_a_deleted_one_beyond_its_
     // The API server counts the deletion as a change of the spec.
     case.job.metadata.generation = Some(2);
     case.see_job();
-    for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
-        case.world.lose_service(&job, &name, &uid);
-    }
+    case.lose_services();
     let ends = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer));
     let plan = case.plan();
     assert!(!ends(&plan) && plan.wake_at.is_some() && held(&case));

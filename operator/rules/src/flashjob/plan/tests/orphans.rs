@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
-use super::fixture::{Case, job, key, world};
+use super::fixture::{Case, job, key};
 use crate::flashjob::observed::{Identity, Job, after};
 use crate::flashjob::plan::{Plan, Step, plan};
 
@@ -30,9 +30,7 @@ fn plan_other(case: &mut Case) -> Plan {
 fn after_a_restart_a_pod_without_a_job_locks_its_device_until_its_deadline_has_passed() {
     let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
     let pod = kept_pod(&mut case);
-    let devices = std::mem::take(&mut case.world.devices);
-    case.world = world();
-    case.world.devices = devices;
+    case.new_process();
     case.see_pod(pod.clone());
     case.world.see_job(Job::of(job("other", &["a"], &json!({}))));
     let waiting = plan_other(&mut case);
@@ -50,9 +48,7 @@ fn after_a_restart_a_pod_without_a_job_locks_its_device_until_its_deadline_has_p
 fn a_pod_that_is_listed_before_its_job_is_locked_until_that_job_releases_it() {
     let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
     let pod = kept_pod(&mut case);
-    let devices = std::mem::take(&mut case.world.devices);
-    case.world = world();
-    case.world.devices = devices;
+    case.new_process();
     case.see_pod(pod);
     case.see_job();
     case.world.see_job(Job::of(job("other", &["a"], &json!({}))));

@@ -3,7 +3,6 @@
 use flashjob_api::DeviceState;
 use flashjob_types::CallError;
 use flashjob_types::plugin::FlashPod;
-use hashbrown::HashSet;
 use serde_json::json;
 
 use super::fixture::{Case, creates_pod, deletes, flash_pod};
@@ -22,12 +21,6 @@ fn change_settings(case: &mut Case) {
     let mut plugins = case.world.plugins.to_vec();
     plugins[0].settings.insert("port".to_owned(), json!(4434));
     case.world.take(Change::Plugins(plugins), case.now);
-}
-
-fn lose_services(case: &mut Case) {
-    for (job, name, uid) in case.world.services_not_in(&HashSet::new()) {
-        case.world.lose_service(&job, &name, &uid);
-    }
 }
 
 /// Ports of the Services that a plan creates.
@@ -51,7 +44,7 @@ fn the_service_of_an_attempt_is_replaced_if_its_plugin_names_other_ports_before_
     let plan = case.settle_with(&with_another_port);
     assert_eq!((creates_pod(&plan), deletes(&plan, "service")), (0, 1));
     assert_eq!(case.stands("a").0, DeviceState::Exposing, "it is the same attempt");
-    lose_services(&mut case);
+    case.lose_services();
     case.balanced = true;
     let services = case.settle_with(&with_another_port);
     assert_eq!(created_ports(&services), [4434]);
@@ -71,7 +64,7 @@ fn a_pooled_service_is_not_passed_on_to_a_device_whose_plugin_names_other_ports(
     let plan = case.settle_with(&with_another_port);
     assert_eq!(case.stands("b").0, DeviceState::Exposing);
     assert_eq!((creates_pod(&plan), deletes(&plan, "service")), (0, 1));
-    lose_services(&mut case);
+    case.lose_services();
     let services = case.settle_with(&with_another_port);
     assert_eq!(created_ports(&services), [4434]);
     case.carry_out(&services);

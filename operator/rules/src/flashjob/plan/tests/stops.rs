@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flashjob_api::{DeviceState, reason};
 use flashjob_types::plugin::{Proof, Verdict};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_core::ResourceExt;
 use serde_json::json;
 
@@ -234,14 +234,7 @@ fn a_status_that_cannot_be_stored_now_is_worded_only_where_something_waits_for_i
 fn a_run_that_is_edited_away_shows_the_devices_that_it_has_begun_before_the_next_one_begins() {
     for has_ended in [false, true] {
         let mut case = Case::new(&["a"], &json!({}));
-        case.job.metadata.owner_references = Some(vec![OwnerReference {
-            api_version: format!("{}/v1alpha1", flashjob_api::GROUP),
-            kind: "FlashRollout".to_owned(),
-            name: "fleet".to_owned(),
-            uid: "u".to_owned(),
-            controller: Some(true),
-            ..OwnerReference::default()
-        }]);
+        case.belong_to_a_rollout();
         case.see_job();
         let services = case.settle();
         case.carry_out(&services);
